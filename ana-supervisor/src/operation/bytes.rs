@@ -1,0 +1,60 @@
+//! Bytes that are not the program's own text: arguments, paths, names of variables.
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+/// Arbitrary bytes, carried in JSON as `{"b64": <base64url>, "text": <escaped>}`: the first is the identity, the
+/// second is what people read. A value whose two halves disagree does not parse.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Bytes(pub Vec<u8>);
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Form {
+    b64: String,
+    text: String,
+}
+
+impl Bytes {
+    /// Printable ASCII as it is, everything else as `\xNN` (and `\\` for a backslash): injective, safe on a terminal.
+    pub fn escaped(&self) -> String {
+        let mut text = String::with_capacity(self.0.len());
+        for &byte in &self.0 {
+            match byte {
+                b'\\' => text.push_str("\\\\"),
+                b' '..=b'~' => text.push(char::from(byte)),
+                _ => text.push_str(&format!("\\x{byte:02x}")),
+            }
+        }
+        text
+    }
+}
+
+impl From<&[u8]> for Bytes {
+    fn from(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+}
+
+impl From<&str> for Bytes {
+    fn from(text: &str) -> Self {
+        Self(text.as_bytes().to_vec())
+    }
+}
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Form { b64: BASE64_URL_SAFE_NO_PAD.encode(&self.0), text: self.escaped() }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let form = Form::deserialize(deserializer)?;
+        let bytes = Self(BASE64_URL_SAFE_NO_PAD.decode(&form.b64).map_err(D::Error::custom)?);
+        if bytes.escaped() != form.text {
+            return Err(D::Error::custom("the text does not render the bytes"));
+        }
+        Ok(bytes)
+    }
+}

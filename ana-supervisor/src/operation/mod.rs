@@ -1,0 +1,158 @@
+//! The noun everything else talks about: one attempted operation, exactly as a person is asked about it.
+//!
+//! An [`Operation`] is plain data. Its canonical form (RFC 8785) is what is hashed into the challenge
+//! ([`canonical`]), and the prompt is rendered from the same value ([`render`]).
+
+pub mod bytes;
+pub mod canonical;
+pub mod render;
+
+use serde::{Deserialize, Serialize};
+
+pub use bytes::Bytes;
+
+/// The schema version of [`Operation`].
+pub const VERSION: u32 = 1;
+
+/// What is attempted, by whom, under which rule, and until when it may be answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Operation {
+    /// [`VERSION`].
+    pub v: u32,
+    /// A ULID; what people type after `ana approve`.
+    pub id: String,
+    /// 128 random bits, base64url: no two operations hash alike.
+    pub nonce: String,
+    pub host: String,
+    /// /proc/sys/kernel/random/boot_id.
+    pub boot_id: String,
+    /// The session's id (a ULID).
+    pub session: String,
+    /// The session user's uid.
+    pub uid: u32,
+    /// The policy rule's name.
+    pub rule: String,
+    /// SHA-256 of the loaded policy, base64url.
+    pub policy_sha256: String,
+    /// RFC 3339, UTC, milliseconds.
+    pub issued_at: String,
+    pub expires_at: String,
+    /// What the authenticator has to check: presence, or the person (a PIN).
+    pub verify: Verify,
+    pub requester: Requester,
+    /// `"kind": "exec", "exec": {…}`.
+    #[serde(flatten)]
+    pub kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verify {
+    Presence,
+    Pin,
+}
+
+/// Which process attempts it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Requester {
+    pub pid: i32,
+    /// Field 22 of /proc/PID/stat (clock ticks since boot), as a string.
+    pub start_time: String,
+    /// The processes above it, nearest first, up to the agent.
+    pub ancestry: Vec<Ancestor>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ancestor {
+    pub pid: i32,
+    pub start_time: String,
+    /// /proc/PID/exe as it reads: a hint for people, never an identity.
+    pub exe: Bytes,
+}
+
+/// The kind's own fields.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "kind", content = "exec")]
+pub enum Kind {
+    Exec(Box<Exec>),
+}
+
+/// The execution of a program, judged on the frozen new image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exec {
+    /// The executable that the kernel loaded; for a script, its interpreter.
+    pub program: File,
+    /// The script, when one is run: through its #! line, or opened by an interpreter.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub script: Option<Script>,
+    /// Every argument, argv[0] first.
+    pub argv: Vec<Bytes>,
+    pub cwd: Bytes,
+    pub environment: Environment,
+    pub ids: Ids,
+    /// The kinds of namespaces ("mnt", "user", "pid", …) that are not the session's.
+    pub foreign_namespaces: Vec<String>,
+}
+
+/// A file by what it is. The path is for people; dev, inode and the hash identify.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    pub path: Bytes,
+    /// "major:minor" of the file system (super_block.s_dev).
+    pub dev: String,
+    /// Decimal, as a string: inode numbers go beyond 2^53.
+    pub inode: String,
+    /// Base64url.
+    pub sha256: String,
+    /// The session's user can change the content or replace the file after the judgement.
+    pub not_fixed: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Script {
+    pub file: File,
+    /// True: an interpreter opened it (`sh script`); false: it was executed (`./script`).
+    pub opened: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Environment {
+    /// SHA-256 over nonce ‖ the whole environment block as it lies in memory, base64url.
+    pub sha256: String,
+    /// What differs from the session's first environment, sorted by name.
+    pub changed: Vec<Variable>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Variable {
+    pub name: Bytes,
+    pub change: Change,
+    /// SHA-256(nonce ‖ value), base64url; absent when the variable was removed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sha256: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    Added,
+    Changed,
+    Removed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ids {
+    pub uid: u32,
+    pub euid: u32,
+    pub gid: u32,
+    pub egid: u32,
+}
