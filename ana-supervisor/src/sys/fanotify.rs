@@ -1,0 +1,186 @@
+//! Fanotify permission events (fanotify(7)). `nix` offers neither pidfd records nor marks on an open file.
+
+use std::{
+    io,
+    mem::size_of,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    ptr,
+};
+
+/// A fanotify group of class CONTENT: its events wait for an answer.
+#[derive(Debug)]
+pub struct Group(OwnedFd);
+
+/// One blocked open. Dropping it without an answer leaves the process blocked.
+#[derive(Debug)]
+pub struct Event {
+    /// FAN_OPEN_PERM or FAN_OPEN_EXEC_PERM.
+    pub mask: u64,
+    /// The process (thread group) that opens, in our pid namespace; 0 when it is in none that we can see.
+    pub pid: i32,
+    /// The file itself, opened for reading by the kernel; reading it raises no event.
+    pub file: OwnedFd,
+    /// The process; `None` when it was gone before the event was read.
+    pub process: Option<OwnedFd>,
+}
+
+impl Event {
+    /// An exec (the first of its two events).
+    pub fn is_exec(&self) -> bool {
+        self.mask & libc::FAN_OPEN_EXEC_PERM != 0
+    }
+}
+
+/// The answer to an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Allow,
+    /// EPERM for the process that opens.
+    Deny,
+}
+
+impl Group {
+    /// # Errors
+    /// EPERM without CAP_SYS_ADMIN; ENOSYS or EINVAL where the kernel has no permission events.
+    pub fn new() -> io::Result<Self> {
+        let flags = libc::FAN_CLASS_CONTENT
+            | libc::FAN_UNLIMITED_QUEUE
+            | libc::FAN_UNLIMITED_MARKS
+            | libc::FAN_REPORT_PIDFD
+            | libc::FAN_CLOEXEC;
+        let event_flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_LARGEFILE | libc::O_NOATIME;
+        // SAFETY: fanotify_init takes two integers and returns a new descriptor, or -1.
+        let fd = unsafe { libc::fanotify_init(flags, event_flags.unsigned_abs()) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just returned this descriptor, and nobody else owns it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Marks the inode behind `file` (not an O_PATH descriptor): every open of it waits for an answer of this group.
+    pub fn protect(&self, file: BorrowedFd) -> io::Result<()> {
+        let mask = libc::FAN_OPEN_PERM | libc::FAN_OPEN_EXEC_PERM;
+        // SAFETY: the descriptors are open, and a null path means "the file of the descriptor".
+        let done = unsafe {
+            libc::fanotify_mark(self.0.as_raw_fd(), libc::FAN_MARK_ADD, mask, file.as_raw_fd(), ptr::null())
+        };
+        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Blocks until there are events, then appends them to `into`.
+    ///
+    /// # Errors
+    /// What read(2) says; an event that cannot be handed over (EMFILE) has been denied by the kernel.
+    pub fn read(&self, buffer: &mut Buffer, into: &mut Vec<Event>) -> io::Result<()> {
+        let bytes = buffer.0.as_mut_slice();
+        let size = size_of_val(bytes);
+        // SAFETY: the buffer is ours, aligned for the records, and `size` bytes long.
+        let got = unsafe { libc::read(self.0.as_raw_fd(), bytes.as_mut_ptr().cast(), size) };
+        let Ok(got) = usize::try_from(got) else { return Err(io::Error::last_os_error()) };
+        parse(&buffer.as_bytes()[..got], into)
+    }
+
+    /// Lets the process go on, or fails its open.
+    ///
+    /// # Errors
+    /// ENOENT when the process has died meanwhile: nothing is left to be answered.
+    pub fn answer(&self, file: BorrowedFd, answer: Answer) -> io::Result<()> {
+        let response = libc::fanotify_response {
+            fd: file.as_raw_fd(),
+            response: match answer {
+                Answer::Allow => libc::FAN_ALLOW,
+                Answer::Deny => libc::FAN_DENY,
+            },
+        };
+        let size = size_of_val(&response);
+        // SAFETY: `response` is a plain structure of `size` bytes that lives across the call.
+        let done = unsafe { libc::write(self.0.as_raw_fd(), (&raw const response).cast(), size) };
+        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+impl AsFd for Group {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Where events are read into; u64s, because the records hold 64-bit fields.
+#[derive(Debug)]
+pub struct Buffer(Vec<u64>);
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self(vec![0; 8192 / size_of::<u64>()])
+    }
+}
+
+impl Buffer {
+    fn as_bytes(&self) -> &[u8] {
+        // SAFETY: any initialised u64s are initialised bytes; the length is exactly theirs.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), size_of_val(self.0.as_slice())) }
+    }
+}
+
+/// fanotify(7): metadata (24 bytes), then information records; we asked for pidfds only.
+fn parse(mut bytes: &[u8], into: &mut Vec<Event>) -> io::Result<()> {
+    const METADATA: usize = size_of::<libc::fanotify_event_metadata>();
+    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed fanotify record");
+    while !bytes.is_empty() {
+        let record: [u8; METADATA] =
+            bytes.get(..METADATA).and_then(|b| b.try_into().ok()).ok_or_else(malformed)?;
+        // SAFETY: the structure is plain integers without padding, so any bytes of its size are a value of it.
+        let metadata: libc::fanotify_event_metadata = unsafe { std::mem::transmute(record) };
+        let length = usize::try_from(metadata.event_len).map_err(io::Error::other)?;
+        if metadata.vers != libc::FANOTIFY_METADATA_VERSION || length < METADATA || length > bytes.len() {
+            return Err(malformed());
+        }
+        let process = pidfd(&bytes[METADATA..length]);
+        if metadata.fd >= 0 {
+            // SAFETY: the kernel installed this descriptor for us in this read, and nobody else owns it.
+            let file = unsafe { OwnedFd::from_raw_fd(metadata.fd) };
+            into.push(Event { mask: metadata.mask, pid: metadata.pid, file, process });
+        }
+        bytes = &bytes[length..];
+    }
+    Ok(())
+}
+
+/// The descriptor in a FAN_EVENT_INFO_TYPE_PIDFD record: a 4-byte header (type, pad, length), then the descriptor.
+fn pidfd(mut records: &[u8]) -> Option<OwnedFd> {
+    while let Some(&[kind, _, low, high]) = records.first_chunk::<4>() {
+        let length = usize::from(u16::from_ne_bytes([low, high]));
+        let body = records.get(4..length)?;
+        if kind == libc::FAN_EVENT_INFO_TYPE_PIDFD {
+            let fd = i32::from_ne_bytes(*body.first_chunk()?);
+            // SAFETY: a non-negative number here is a descriptor that the kernel installed for us in this read.
+            return (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+        records = &records[length..];
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_any_bytes_is_refused_or_parsed() {
+        let mut events = Vec::new();
+        assert!(parse(&[1, 2, 3], &mut events).is_err());
+        assert!(parse(&[0; 24], &mut events).is_err());
+        // A length that points beyond the end.
+        let mut record = [0u8; 24];
+        record[0] = 200;
+        record[4] = libc::FANOTIFY_METADATA_VERSION;
+        assert!(parse(&record, &mut events).is_err());
+        assert!(events.is_empty());
+        // A queue-overflow style record without a file yields no event.
+        record[0] = 24;
+        record[16..20].copy_from_slice(&(-1i32).to_ne_bytes());
+        assert!(parse(&record, &mut events).is_ok());
+        assert!(events.is_empty());
+    }
+}

@@ -1,0 +1,143 @@
+//! Processes by descriptor (pidfd_open(2)), and the one place where we fork.
+
+use std::{
+    convert::Infallible,
+    fs, io,
+    mem::size_of,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    time::Duration,
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout},
+    sys::signal::Signal,
+    unistd::Pid,
+};
+
+use super::check;
+
+/// A descriptor of the process `pid`; it goes on naming that process when the number is used again.
+pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    owned(fd)
+}
+
+/// Sends a signal to exactly the process behind `pidfd` (pidfd_send_signal(2)).
+///
+/// # Errors
+/// ESRCH when it has been reaped.
+pub fn signal(pidfd: BorrowedFd, signal: Option<Signal>) -> io::Result<()> {
+    let number = signal.map_or(0, |s| s as i32);
+    // SAFETY: a null siginfo is allowed; the others are integers.
+    let done = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), number, std::ptr::null::<u8>(), 0)
+    };
+    check(done).map(drop)
+}
+
+/// Whether the process has ended: a pidfd becomes readable when it does (a zombie counts as ended).
+pub fn ended(pidfd: BorrowedFd) -> io::Result<bool> {
+    wait_ended(pidfd, Duration::ZERO)
+}
+
+/// Waits for the process to end, at most `limit`; true if it did.
+pub fn wait_ended(pidfd: BorrowedFd, limit: Duration) -> io::Result<bool> {
+    let timeout = PollTimeout::try_from(limit).map_err(io::Error::other)?;
+    let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
+    loop {
+        match nix::poll::poll(&mut fds, timeout) {
+            Ok(n) => return Ok(n > 0),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A copy of the process's descriptor `number`, with the open mode that the process has (pidfd_getfd(2)).
+pub fn descriptor_of(pidfd: BorrowedFd, number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_getfd takes three integers.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) })?;
+    owned(fd)
+}
+
+fn owned(fd: i64) -> io::Result<OwnedFd> {
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just returned this descriptor, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Forks straight into a cgroup (clone3(2), CLONE_INTO_CGROUP): the child is never outside of it, and no migration
+/// has to be waited for. The child runs `child` and ends.
+///
+/// # Errors
+/// Refuses in a process with several threads: there the child could not safely allocate.
+pub fn fork_into(cgroup: BorrowedFd, child: impl FnOnce() -> Infallible) -> io::Result<(Pid, OwnedFd)> {
+    if fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("fork from a process with several threads"));
+    }
+    // linux/sched.h; libc has the first with the wrong width.
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    const CLONE_PIDFD: u64 = 0x1000;
+    let mut pidfd: i32 = -1;
+    // SAFETY: clone_args is plain integers, for which zero means "nothing asked for".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = CLONE_INTO_CGROUP | CLONE_PIDFD;
+    args.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    args.cgroup = u64::try_from(cgroup.as_raw_fd()).map_err(io::Error::other)?;
+    args.pidfd = (&raw mut pidfd) as u64;
+    // SAFETY: without CLONE_VM this is fork(2): the child has its own copy of everything. The process is
+    // single-threaded (checked above), so no lock is held by a thread that the child does not have.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })?;
+    if pid == 0 {
+        child();
+    }
+    Ok((Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?), owned(pidfd.into())?))
+}
+
+/// Closes every descriptor from `first` on (close_range(2)), so that nothing of ours reaches the agent.
+pub fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: only called right before an exec in a process of our own that uses none of them any more.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
+}
+
+/// Takes a descriptor that the parent process left open for us under a known number.
+///
+/// # Errors
+/// When nothing is open under that number. Call it once per number.
+pub fn inherited(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl with F_SETFD takes integers only.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+    // SAFETY: it is open (just checked), and by the contract of our own command line it is ours alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Landlock's ABI version (landlock_create_ruleset(2), LANDLOCK_CREATE_RULESET_VERSION); 0 when there is none.
+pub fn landlock_abi() -> i32 {
+    const VERSION: u32 = 1;
+    // SAFETY: with this flag the kernel reads no ruleset: null and zero are what it asks for.
+    let abi = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0, VERSION) };
+    i32::try_from(abi).unwrap_or(0).max(0)
+}
+
+/// Every signal back to its default, none blocked: what a program expects at its start (execve(2) keeps "ignored").
+pub fn default_signals() -> io::Result<()> {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, sigaction, sigprocmask};
+    let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: the default action runs no code of ours.
+        unsafe { sigaction(signal, &action) }?;
+    }
+    Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
+}
+
+/// Random bytes of the kernel (getrandom(2)).
+pub fn random(bytes: &mut [u8]) -> io::Result<()> {
+    // SAFETY: the kernel writes at most `bytes.len()` bytes into the slice.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    match usize::try_from(got) {
+        Ok(length) if length == bytes.len() => Ok(()),
+        Ok(_) => Err(io::Error::other("too few random bytes")),
+        Err(_) => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,148 @@
+//! A seccomp filter of plain errno rules (seccomp(2)): no listener, no pointer is looked at, hence no race.
+
+use std::io;
+
+use libc::{sock_filter, sock_fprog};
+
+use super::check;
+
+/// A classic BPF program that answers every system call with "go on" or with an errno.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// Refused by number, with this errno.
+    pub refuse: Vec<(libc::c_long, i32)>,
+    /// The only address families that socket(2) and socketpair(2) may be asked for (else EAFNOSUPPORT).
+    pub families: Vec<i32>,
+    /// Whether 32-bit (i386) system calls pass, unchecked.
+    pub i386: bool,
+}
+
+const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+const AUDIT_ARCH_I386: u32 = 0x4000_0003;
+/// __X32_SYSCALL_BIT: an x32 call has the x86-64 architecture, and numbers from here on.
+const X32: u32 = 0x4000_0000;
+/// Offsets in `struct seccomp_data`.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const FIRST_ARGUMENT: u32 = 16;
+
+const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+
+fn step(code: u16, k: u32) -> sock_filter {
+    sock_filter { code, jt: 0, jf: 0, k }
+}
+
+/// Executes the next `skip` steps only if the condition holds.
+fn unless(code: u16, k: u32, skip: u8) -> sock_filter {
+    sock_filter { code, jt: 0, jf: skip, k }
+}
+
+fn errno(error: i32) -> sock_filter {
+    step(RETURN, libc::SECCOMP_RET_ERRNO | (error.unsigned_abs() & libc::SECCOMP_RET_DATA))
+}
+
+impl Filter {
+    fn program(&self) -> io::Result<Vec<sock_filter>> {
+        let allow = step(RETURN, libc::SECCOMP_RET_ALLOW);
+        let foreign = if self.i386 { allow } else { errno(libc::ENOSYS) };
+        let mut program = vec![
+            step(LOAD, ARCHITECTURE),
+            unless(IF_EQUAL, AUDIT_ARCH_I386, 1),
+            foreign,
+            sock_filter { code: IF_EQUAL, jt: 1, jf: 0, k: AUDIT_ARCH_X86_64 },
+            errno(libc::ENOSYS),
+            step(LOAD, NUMBER),
+            unless(IF_AT_LEAST, X32, 1),
+            errno(libc::ENOSYS),
+        ];
+        for &(call, error) in &self.refuse {
+            let number = u32::try_from(call).map_err(io::Error::other)?;
+            program.extend([unless(IF_EQUAL, number, 1), errno(error)]);
+        }
+        let families = u8::try_from(self.families.len()).map_err(io::Error::other)?;
+        for call in [libc::SYS_socket, libc::SYS_socketpair] {
+            let number = u32::try_from(call).map_err(io::Error::other)?;
+            // Load, one comparison a family, the refusal, the permission.
+            program.extend([unless(IF_EQUAL, number, families + 3), step(LOAD, FIRST_ARGUMENT)]);
+            for (index, &family) in (0u8..).zip(&self.families) {
+                let to_allow = families - index;
+                program.push(sock_filter { code: IF_EQUAL, jt: to_allow, jf: 0, k: family.unsigned_abs() });
+            }
+            program.extend([errno(libc::EAFNOSUPPORT), allow]);
+        }
+        program.push(allow);
+        Ok(program)
+    }
+
+    /// Binds the calling thread, and everything it will start, to the filter for ever. Needs CAP_SYS_ADMIN, since
+    /// no_new_privs is not set (`sudo` must work in a session).
+    pub fn install(&self) -> io::Result<()> {
+        let mut program = self.program()?;
+        let length = u16::try_from(program.len()).map_err(io::Error::other)?;
+        let argument = sock_fprog { len: length, filter: program.as_mut_ptr() };
+        // SAFETY: the kernel copies `length` instructions from a vector that lives across the call.
+        let done = unsafe {
+            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const argument)
+        };
+        check(done).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Interprets the filter as the kernel would.
+    fn run(filter: &Filter, architecture: u32, number: u32, argument: u32) -> u32 {
+        let program = filter.program().unwrap();
+        let (mut at, mut loaded) = (0, 0);
+        loop {
+            let step = &program[at];
+            at += 1;
+            let jump = |held: bool| usize::from(if held { step.jt } else { step.jf });
+            match step.code {
+                LOAD if step.k == NUMBER => loaded = number,
+                LOAD if step.k == ARCHITECTURE => loaded = architecture,
+                LOAD => loaded = argument,
+                IF_EQUAL => at += jump(loaded == step.k),
+                IF_AT_LEAST => at += jump(loaded >= step.k),
+                RETURN => return step.k,
+                other => panic!("unknown instruction {other}"),
+            }
+        }
+    }
+
+    #[test]
+    fn each_rule_answers_its_own_calls_and_no_others() {
+        let filter = Filter {
+            refuse: vec![(libc::SYS_ptrace, libc::EPERM), (libc::SYS_io_uring_setup, libc::ENOSYS)],
+            families: vec![libc::AF_UNIX, libc::AF_INET, libc::AF_INET6],
+            i386: false,
+        };
+        let refused = |error: i32| libc::SECCOMP_RET_ERRNO | error.unsigned_abs();
+        let native = |number: libc::c_long, argument: i32| {
+            run(&filter, AUDIT_ARCH_X86_64, number as u32, argument as u32)
+        };
+        assert_eq!(native(libc::SYS_ptrace, 0), refused(libc::EPERM));
+        assert_eq!(native(libc::SYS_io_uring_setup, 0), refused(libc::ENOSYS));
+        for number in (0..500).filter(|n| ![libc::SYS_ptrace, libc::SYS_io_uring_setup].contains(n)) {
+            assert_eq!(native(number, libc::AF_INET), libc::SECCOMP_RET_ALLOW, "call {number}");
+        }
+        for call in [libc::SYS_socket, libc::SYS_socketpair] {
+            for family in 0..50 {
+                let expected = match filter.families.contains(&family) {
+                    true => libc::SECCOMP_RET_ALLOW,
+                    false => refused(libc::EAFNOSUPPORT),
+                };
+                assert_eq!(native(call, family), expected, "family {family}");
+            }
+        }
+        assert_eq!(run(&filter, AUDIT_ARCH_X86_64, X32 | 59, 0), refused(libc::ENOSYS));
+        assert_eq!(run(&filter, AUDIT_ARCH_I386, 11, 0), refused(libc::ENOSYS));
+        assert_eq!(run(&filter, 0x1234, 0, 0), refused(libc::ENOSYS));
+        assert_eq!(run(&Filter { i386: true, ..filter }, AUDIT_ARCH_I386, 11, 0), libc::SECCOMP_RET_ALLOW);
+    }
+}

@@ -1,0 +1,45 @@
+//! Who is at the other end of a unix socket.
+
+use std::{
+    io,
+    mem::size_of,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+use nix::{sys::socket, unistd::Pid};
+
+use super::process;
+
+/// The process that called connect(2), by descriptor.
+#[derive(Debug)]
+pub struct Peer {
+    pub pid: Pid,
+    pub uid: u32,
+    /// Names the process for ever; its number may be used again.
+    pub process: OwnedFd,
+}
+
+/// SO_PEERPIDFD (Linux 6.5); before, pidfd_open on the credentials' pid, with the window that this leaves.
+///
+/// # Errors
+/// When the peer has ended already.
+pub fn peer(socket: BorrowedFd) -> io::Result<Peer> {
+    const SO_PEERPIDFD: i32 = 77;
+    let credentials = socket::getsockopt(&socket, socket::sockopt::PeerCredentials)?;
+    let pid = Pid::from_raw(credentials.pid());
+    let mut fd: i32 = -1;
+    let mut length = libc::socklen_t::try_from(size_of::<i32>()).map_err(io::Error::other)?;
+    // SAFETY: the kernel writes at most `length` = 4 bytes into `fd`.
+    let got = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PEERPIDFD, (&raw mut fd).cast(), &raw mut length)
+    };
+    let process = match got {
+        // SAFETY: the kernel has just installed this descriptor for us.
+        0 => unsafe { OwnedFd::from_raw_fd(fd) },
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENOPROTOOPT) => process::pidfd_open(pid)?,
+            error => return Err(error),
+        },
+    };
+    Ok(Peer { pid, uid: credentials.uid(), process })
+}
