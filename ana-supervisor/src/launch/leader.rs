@@ -1,0 +1,264 @@
+//! The session leader: a small root process, outside the seal and the session's cgroup, that owns the session's terminal
+//! and is the agent's parent. It does job control as a shell would.
+//!
+//! Its stdin is a socket to the supervisor; when that closes, it ends (the warden deals with the tree).
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        prctl,
+        signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask},
+        signalfd::{SfdFlags, SignalFd},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::{Pid, setsid},
+};
+
+use super::{
+    child::{self, Outfit, Step},
+    seal::{self, Seal},
+    spec::{Failure, FromLeader, Preparation, Stream, ToLeader},
+    terminal,
+};
+use crate::{
+    api::frame::{Blocking, REQUEST_MAX},
+    sys,
+};
+
+/// The role's name on the hidden command line of ana-supervisor.
+pub const ROLE: &str = "session-leader";
+
+#[derive(Debug, thiserror::Error)]
+pub enum LeaderError {
+    #[error("talk to the supervisor")]
+    Socket(#[from] io::Error),
+    #[error("the supervisor sent something else than {0}")]
+    Protocol(&'static str),
+    #[error("{0}")]
+    System(#[from] nix::errno::Errno),
+}
+
+/// Runs until the agent has ended or the supervisor has gone.
+pub fn run(socket: UnixStream) -> Result<(), LeaderError> {
+    prctl::set_dumpable(false)?;
+    prctl::set_child_subreaper(true)?;
+    let mut socket = Blocking::new(socket, REQUEST_MAX);
+    let Some(ToLeader::Prepare(preparation)) = socket.receive()? else {
+        return Err(LeaderError::Protocol("the preparation"));
+    };
+    let mut fds = socket.take_fds().into_iter();
+    let work = fds.next().ok_or(LeaderError::Protocol("the cgroup"))?;
+    let pids = fds.next().map(File::from);
+
+    let (stage, pipes) = match stage(&preparation) {
+        Ok(stage) => stage,
+        Err(step) => return Ok(socket.send(&FromLeader::Failed(step.into()), &[])?),
+    };
+    let ready = FromLeader::Ready {
+        master: stage.master.is_some(),
+        stdin: pipes[0].is_some(),
+        stdout: pipes[1].is_some(),
+        stderr: pipes[2].is_some(),
+    };
+    let ends: Vec<_> = stage.master.iter().chain(pipes.iter().flatten()).map(AsFd::as_fd).collect();
+    socket.send(&ready, &ends)?;
+    drop((ends, pipes));
+    match socket.receive()? {
+        Some(ToLeader::Go) => {}
+        _ => return Ok(()),
+    }
+    start(socket, *preparation, stage, &work, pids)
+}
+
+/// What is set up before the agent may start.
+struct Stage {
+    master: Option<OwnedFd>,
+    slave: Option<OwnedFd>,
+    streams: [OwnedFd; 3],
+    ruleset: Option<landlock::RulesetCreated>,
+}
+
+/// The far ends of the pipes, for `ana-run`.
+type Pipes = [Option<OwnedFd>; 3];
+
+fn stage(preparation: &Preparation) -> Result<(Stage, Pipes), Step> {
+    setsid().map_err(Step::doing("lead a session"))?;
+    terminal::isolate()?;
+    let spec = &preparation.spec;
+    let pty = match spec.streams.contains(&Stream::Terminal) {
+        true => Some(terminal::open(&preparation.identity, spec.size)?),
+        false => None,
+    };
+    if let Some(pty) = &pty {
+        sys::terminal::control(pty.slave.as_fd()).map_err(Step::doing("take the session's terminal"))?;
+    }
+    let seal = Seal::expected(preparation.landlock_abi, preparation.switches.namespaces);
+    let ruleset = seal::prepare(&seal).map_err(Step::doing("prepare the seal"))?;
+
+    let mut pipes: Pipes = [None, None, None];
+    let mut streams = Vec::with_capacity(3);
+    for (index, stream) in spec.streams.iter().enumerate() {
+        let near = match (stream, &pty) {
+            (Stream::Terminal, Some(pty)) => pty.slave.try_clone().map_err(Step::doing("copy the terminal"))?,
+            _ => {
+                let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
+                    .map_err(Step::doing("make a pipe"))?;
+                let (near, far) = if index == 0 { (read, write) } else { (write, read) };
+                // Programs reopen /dev/stdout: the pipe has to be the agent's.
+                nix::unistd::fchown(&near, Some(preparation.identity.uid.into()), None)
+                    .map_err(Step::doing("give a pipe to the agent's user"))?;
+                pipes[index] = Some(far);
+                near
+            }
+        };
+        streams.push(near);
+    }
+    let streams = streams.try_into().map_err(|_more: Vec<OwnedFd>| Step::doing("set up the streams")(Three))?;
+    let (master, slave) = pty.map_or((None, None), |pty| (Some(pty.master), Some(pty.slave)));
+    Ok((Stage { master, slave, streams, ruleset }, pipes))
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("there are three of them")]
+struct Three;
+
+fn start(
+    socket: Blocking,
+    preparation: Preparation,
+    stage: Stage,
+    work: &OwnedFd,
+    pids: Option<File>,
+) -> Result<(), LeaderError> {
+    let Stage { master, slave, streams, ruleset } = stage;
+    let (mut failure, report) = child::report_pipe()?;
+    let terminal = slave.as_ref().map(OwnedFd::try_clone).transpose()?;
+    let oom_score_adj = preparation_oom();
+    let outfit = Outfit { preparation, streams, terminal, ruleset, pids, oom_score_adj };
+
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    let mut report = Some(report);
+    let mut outfit = Some(outfit);
+    let (agent, _pidfd) = sys::process::fork_into(work.as_fd(), || {
+        match (outfit.take(), report.take()) {
+            (Some(outfit), Some(report)) => child::become_agent(outfit, report),
+            _ => std::process::exit(i32::from(child::OURS)),
+        }
+    })?;
+    // Our copies: the streams must end when the agent's side closes them, the master belongs to ana-run.
+    drop((outfit, report, master));
+
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&children), None)?;
+    let events = SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    let mut text = Vec::new();
+    failure.read_to_end(&mut text)?;
+    if !text.is_empty() {
+        let failure: Failure = serde_json::from_slice(&text).map_err(io::Error::other)?;
+        waitpid(agent, None)?;
+        return Ok(socket.send(&FromLeader::Failed(failure), &[])?);
+    }
+    socket.send(&FromLeader::Started { pid: agent.as_raw() }, &[])?;
+    Job { socket, agent, terminal: slave }.control(&events)
+}
+
+/// ana's own score before it protected itself; the supervisor hands it down in our environment.
+fn preparation_oom() -> Option<String> {
+    std::env::var(OOM_SCORE_VARIABLE).ok()
+}
+
+/// Carries the oom_score_adj that ana was started with from the supervisor to the agent.
+pub const OOM_SCORE_VARIABLE: &str = "ANA_OOM_SCORE_ADJ";
+
+struct Job {
+    socket: Blocking,
+    agent: Pid,
+    terminal: Option<OwnedFd>,
+}
+
+impl Job {
+    fn control(mut self, events: &SignalFd) -> Result<(), LeaderError> {
+        loop {
+            if self.reap()? {
+                return Ok(());
+            }
+            let mut fds =
+                [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN), PollFd::new(events.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let said = fds[0].revents().is_some_and(|r| !r.is_empty());
+            while let Ok(Some(_signal)) = events.read_signal() {}
+            if said {
+                let messages = match self.socket.receive_ready() {
+                    Ok(messages) => messages,
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                };
+                for message in messages {
+                    self.obey(&message);
+                }
+            }
+        }
+    }
+
+    /// Everything orphaned in the session comes to us as well; true once the agent has ended.
+    fn reap(&self) -> Result<bool, LeaderError> {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
+                Ok(WaitStatus::Stopped(pid, _)) if pid == self.agent => {
+                    self.socket.send(&FromLeader::Stopped, &[])?;
+                }
+                Ok(WaitStatus::Exited(pid, code)) if pid == self.agent => {
+                    return self.ended(code << 8).map(|()| true);
+                }
+                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == self.agent => {
+                    return self.ended(signal as i32).map(|()| true);
+                }
+                Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return Ok(false),
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn ended(&self, status: i32) -> Result<(), LeaderError> {
+        Ok(self.socket.send(&FromLeader::Exited { status }, &[])?)
+    }
+
+    fn obey(&self, message: &ToLeader) {
+        let group = Pid::from_raw(-self.agent.as_raw());
+        match message {
+            ToLeader::Signal(number) => {
+                if let Ok(signal) = Signal::try_from(*number) {
+                    // It may just have ended: its exit is on the way.
+                    drop(kill(group, signal));
+                }
+            }
+            ToLeader::Continue => {
+                if let Some(terminal) = &self.terminal {
+                    drop(nix::unistd::tcsetpgrp(terminal, self.agent));
+                }
+                drop(kill(group, Signal::SIGCONT));
+            }
+            ToLeader::Prepare(_) | ToLeader::Go => {}
+        }
+    }
+}
+
+/// Reads ana's own oom_score_adj and lowers it, so that memory pressure takes the agent before its keeper.
+pub fn protect_from_oom() -> Option<String> {
+    let path = "/proc/self/oom_score_adj";
+    let before = fs::read_to_string(path).ok()?;
+    fs::write(path, "-1000").ok()?;
+    Some(before.trim().to_owned())
+}
