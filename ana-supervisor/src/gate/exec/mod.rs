@@ -1,0 +1,291 @@
+//! The exec gate: a protected program stops before its first instruction, a protected script before it is read.
+//!
+//! 1. fanotify blocks the exec inside the kernel, with the file already resolved ([`answerer`]);
+//! 2. a worker moves the process into a frozen cgroup of its own, arms the guard for exactly this file and lets the exec
+//!    complete: the freezer stops the new image before its first instruction ([`hold`]);
+//! 3. the frozen image is read ([`Held`]), judged by others, and goes on with a [`Ticket`] or dies.
+
+pub mod admitted;
+pub mod answerer;
+mod hold;
+mod open;
+pub mod protected;
+pub mod reports;
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use nix::{sys::signal::Signal, unistd::Pid};
+use tokio::sync::watch;
+
+use self::{
+    admitted::Admitted,
+    answerer::Blocked,
+    protected::{Protected, ProtectedFiles, Stat},
+    reports::Router,
+};
+use super::{
+    files::{self, Hashes},
+    process::{Baseline, Image},
+};
+use crate::{
+    evidence::Recorded,
+    kernel::{KernelError, Maps, identity},
+    launch::{
+        cgroup::{CgroupError, Hold, SessionCgroup},
+        spec::Identity,
+    },
+    operation::{self, Bytes},
+    sys,
+};
+
+/// How long an exec that was let through may take to come to its first instruction, and the image to be read. Longer:
+/// the process is killed (an agent can stall an exec, on a page of a FUSE file say).
+const ARRIVAL_LIMIT: Duration = Duration::from_secs(10);
+/// Execs that are on their way into a hold at a time; more are refused.
+const IN_FLIGHT_MAX: usize = 512;
+
+/// Why an operation could not be stopped in an orderly way. Every one of these is a denial.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    #[error("protect {path}", path = path.display())]
+    Protect { path: PathBuf, source: io::Error },
+    #[error("hold the process")]
+    Cgroup(#[from] CgroupError),
+    #[error("talk to the guard")]
+    Kernel(#[from] KernelError),
+    #[error("read what is to be executed")]
+    Read(#[from] io::Error),
+    #[error("the process did not come to its first instruction within {} s", ARRIVAL_LIMIT.as_secs())]
+    Stalled,
+    #[error("the process ended")]
+    Ended,
+    #[error("{IN_FLIGHT_MAX} execs of protected programs are on their way already")]
+    TooMany,
+    #[error("a program with several threads executes two protected files at once")]
+    Concurrent,
+    #[error("this file is marked, but not one of the protected ones")]
+    UnknownFile,
+    #[error("only an interpreter may open a protected file, and only a script; run it instead")]
+    NotAnInterpreter,
+    #[error("the file was changed after it was judged")]
+    Changed,
+}
+
+/// The gate of one session.
+pub struct ExecGate {
+    pub cgroup: Arc<SessionCgroup>,
+    pub maps: Maps,
+    pub protected: Arc<ProtectedFiles>,
+    pub admitted: Arc<Admitted>,
+    pub router: Router,
+    pub user: Identity,
+    /// Known once the agent has been forked.
+    pub baseline: watch::Receiver<Option<Arc<Baseline>>>,
+    pub hashes: Hashes,
+    in_flight: Mutex<HashMap<Pid, Vec<(Stat, Arc<Protected>)>>>,
+}
+
+impl ExecGate {
+    pub fn new(
+        cgroup: Arc<SessionCgroup>,
+        maps: Maps,
+        protected: Arc<ProtectedFiles>,
+        router: Router,
+        user: Identity,
+        baseline: watch::Receiver<Option<Arc<Baseline>>>,
+    ) -> Self {
+        Self {
+            cgroup,
+            maps,
+            protected,
+            admitted: Arc::default(),
+            router,
+            user,
+            baseline,
+            hashes: Hashes::default(),
+            in_flight: Mutex::default(),
+        }
+    }
+
+    fn in_flight(&self) -> std::sync::MutexGuard<'_, HashMap<Pid, Vec<(Stat, Arc<Protected>)>>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the agent was started with; waits for it, briefly: the agent's own exec comes before we hear of its pid.
+    async fn baseline(&self) -> Result<Arc<Baseline>, GateError> {
+        let mut baseline = self.baseline.clone();
+        let known = baseline.wait_for(Option::is_some);
+        let known = tokio::time::timeout(ARRIVAL_LIMIT, known).await.map_err(|_elapsed| GateError::Stalled)?;
+        known.ok().and_then(|value| value.clone()).ok_or(GateError::Ended)
+    }
+
+    /// Runs something that blocks, within the limit.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, GateError> + Send + 'static,
+    ) -> Result<T, GateError> {
+        let gate = Arc::clone(self);
+        let task = tokio::task::spawn_blocking(move || work(&gate));
+        match tokio::time::timeout(ARRIVAL_LIMIT, task).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panicked)) => Err(GateError::Read(io::Error::other(panicked))),
+            Err(_elapsed) => Err(GateError::Stalled),
+        }
+    }
+}
+
+/// What came of an event.
+pub enum Arrival {
+    /// Stopped; it waits for a [`Ticket`].
+    Held(Box<Held>),
+    /// Not to be held at all: it is still blocked, so that its process can be told; dropping it denies.
+    Refused(Blocked, GateError),
+    /// Nothing is left to be decided: a failed exec, a file that the process was approved to read.
+    Passed,
+}
+
+/// An operation that is stopped in the kernel. Dropping it kills the process.
+#[must_use = "a held process waits until it is resumed or refused"]
+pub struct Held {
+    gate: Arc<ExecGate>,
+    pub pid: Pid,
+    pub process: Arc<OwnedFd>,
+    /// The protected files of this exec: one, or a script and its interpreter.
+    pub protected: Vec<Arc<Protected>>,
+    pub image: Image,
+    pub program: operation::File,
+    pub script: Option<operation::Script>,
+    /// A script that was executed: its own arguments.
+    pub script_arguments: Option<Vec<Vec<u8>>>,
+    /// The judged file as the event gave it, and what was judged.
+    file: File,
+    stat: Stat,
+    hash: [u8; 32],
+    stop: Stop,
+}
+
+/// How the process is stopped.
+enum Stop {
+    /// Frozen at the first instruction of the new image.
+    Frozen(Hold),
+    /// Blocked in open(2).
+    Blocked(Blocked),
+    /// Resumed or refused.
+    Over,
+}
+
+/// The permission for exactly one held operation to go on: made only of a decision that is on the disk.
+#[derive(Debug)]
+pub struct Ticket(Recorded);
+
+impl Ticket {
+    /// # Errors
+    /// Gives the decision back when it is a refusal.
+    pub fn from_recorded(recorded: Recorded) -> Result<Self, Recorded> {
+        if recorded.decided().approved() { Ok(Self(recorded)) } else { Err(recorded) }
+    }
+
+    pub fn recorded(&self) -> &Recorded {
+        &self.0
+    }
+}
+
+impl Held {
+    /// Lets the operation go on; gives the decision back for the record of its outcome, if its end will be reported.
+    ///
+    /// # Errors
+    /// When it cannot go on as it was judged: it has been killed then.
+    pub async fn resume(mut self, ticket: Ticket) -> Result<Option<Recorded>, GateError> {
+        if self.script.is_some() {
+            // An executable that runs cannot be written (ETXTBSY); a script can.
+            let (gate, file) = (Arc::clone(&self.gate), self.file.try_clone()?);
+            let now = gate.blocking(move |gate| Ok(gate.hashes.of(&file)?)).await?;
+            if now != self.hash {
+                return Err(GateError::Changed);
+            }
+        }
+        let gate = Arc::clone(&self.gate);
+        gate.admitted.admit(self.pid, Arc::clone(&self.process), self.stat, self.hash);
+        match std::mem::replace(&mut self.stop, Stop::Over) {
+            Stop::Frozen(hold) => {
+                // A full table only costs the outcome record.
+                let watched = gate.maps.watch(self.pid.as_raw().unsigned_abs()).is_ok();
+                gate.release(self.pid, hold).await?;
+                Ok(watched.then_some(ticket.0))
+            }
+            Stop::Blocked(blocked) => {
+                blocked.allow()?;
+                Ok(None)
+            }
+            Stop::Over => Ok(None),
+        }
+    }
+
+    /// Ends the operation: tells the process why, then kills it (or fails its open with EPERM).
+    pub async fn refuse(mut self, summary: String, rule: String, id: String, why: String) {
+        let (gate, process) = (Arc::clone(&self.gate), Arc::clone(&self.process));
+        let told = gate
+            .blocking(move |gate| {
+                Ok(super::tell::denied(process.as_fd(), &gate.user, &summary, &rule, &id, &why)?)
+            })
+            .await;
+        if let Err(error) = told {
+            tracing::debug!(?error, "the agent could not be told");
+        }
+        self.end().await;
+    }
+
+    async fn end(&mut self) {
+        match std::mem::replace(&mut self.stop, Stop::Over) {
+            Stop::Frozen(hold) => self.gate.kill(self.pid, &self.process, hold).await,
+            Stop::Blocked(blocked) => drop(blocked),
+            Stop::Over => {}
+        }
+    }
+
+    /// The exec's part of the operation.
+    pub fn exec(&self, nonce: &str, baseline: &Baseline) -> operation::Exec {
+        operation::Exec {
+            program: self.program.clone(),
+            script: self.script.clone(),
+            argv: self.image.argv.iter().map(|argument| Bytes(argument.clone())).collect(),
+            cwd: self.image.cwd.clone(),
+            environment: super::process::environment(&self.image.environment, nonce, baseline),
+            ids: self.image.ids.clone(),
+            foreign_namespaces: self.image.foreign_namespaces.clone(),
+        }
+    }
+}
+
+impl Drop for Held {
+    /// Nothing held may outlive its handling: an error on the way is a denial.
+    fn drop(&mut self) {
+        if let Stop::Frozen(hold) = std::mem::replace(&mut self.stop, Stop::Over) {
+            drop(sys::process::signal(self.process.as_fd(), Some(Signal::SIGKILL)));
+            drop(hold.kill());
+            self.gate.admitted.settle(self.pid);
+            self.gate.in_flight().remove(&self.pid);
+            let gate = Arc::clone(&self.gate);
+            // What is left of the hold is removed in the background; at the latest when the session ends.
+            std::thread::spawn(move || {
+                drop(gate.maps.disarm(hold.id()));
+                drop(gate.cgroup.empty(&hold));
+            });
+        }
+    }
+}
+
+/// The identity and hash of the program that a stopped process runs.
+fn program_of(gate: &ExecGate, pid: Pid) -> Result<operation::File, GateError> {
+    let file = File::open(format!("/proc/{pid}/exe"))?;
+    let key = identity::file_key_seen_by(file.as_fd(), pid.as_raw().unsigned_abs())?;
+    Ok(files::describe(&file, key, gate.hashes.of(&file)?, &gate.user)?)
+}

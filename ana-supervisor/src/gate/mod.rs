@@ -1,0 +1,9 @@
+//! The gates: each stops one kind of operation in the kernel until it is answered.
+//!
+//! Takes what the kernel reports; gives a [`exec::Held`] operation that goes on only with a [`ticket::Ticket`]. Never
+//! decides: what is not answered stays stopped, what cannot be handled is refused.
+
+pub mod exec;
+pub mod files;
+pub mod process;
+pub mod tell;

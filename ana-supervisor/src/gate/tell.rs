@@ -1,0 +1,43 @@
+//! Telling the agent why: one line on the refused process's stderr, so that a model can read it and stop retrying.
+
+use std::{io, os::fd::{AsFd, BorrowedFd}};
+
+use crate::{launch::spec::Identity, sys};
+
+/// The most bytes of the line.
+const LINE_MAX: usize = 1024;
+
+/// Writes `ana: denied: …` to descriptor 2 of the process (alive, frozen or blocked), as the agent's user. Blocks for at
+/// most a second. What cannot be told stays untold: a root-owned or read-only descriptor is never written.
+pub fn denied(process: BorrowedFd, user: &Identity, summary: &str, rule: &str, id: &str, why: &str) -> io::Result<()> {
+    let stderr = sys::process::descriptor_of(process, 2)?;
+    if !sys::tell::is_readable_by_people(stderr.as_fd())? {
+        return Ok(());
+    }
+    sys::tell::write_as(stderr.as_fd(), user.uid, user.gid, line(summary, rule, id, why).as_bytes())
+}
+
+/// All parts are printable ASCII already, but for the reason, which a person typed.
+fn line(summary: &str, rule: &str, id: &str, why: &str) -> String {
+    let why = crate::operation::Bytes::from(why).escaped();
+    let tail = format!(" (rule \"{rule}\", operation {id}): {why}\n");
+    let room = LINE_MAX.saturating_sub(tail.len());
+    let summary: String = match summary.len() > room {
+        true => summary.chars().take(room.saturating_sub(3)).chain("...".chars()).collect(),
+        false => summary.to_owned(),
+    };
+    format!("ana: denied: {summary}{tail}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_names_operation_rule_and_reason() {
+        let expected = "ana: denied: git push (rule \"git\", operation 01J): refused by bob\n";
+        assert_eq!(line("git push", "git", "01J", "refused by bob"), expected);
+        let long = line(&"x".repeat(5000), "git", "01J", "refused by \x1b[2J");
+        assert!(long.len() < 1100 && long.contains("x...") && !long.contains('\x1b'));
+    }
+}

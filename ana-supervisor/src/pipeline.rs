@@ -1,0 +1,380 @@
+//! The whole story of one operation, top to bottom: held, judged, decided, recorded, resumed.
+//!
+//! Each stage takes the last one's answer by value, so that none can be skipped: `Held → Judged → Decided → Recorded →
+//! Ticket`. Only what is on the disk can become a ticket.
+
+use std::{
+    collections::HashMap,
+    os::fd::AsFd,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use crate::{
+    approval::{Decided, Desk, Judged},
+    evidence::{Entry, Event, Recorded, Store},
+    gate::exec::{Arrival, ExecGate, GateError, Held, Ticket, answerer::Blocked},
+    kernel::Report,
+    operation::{self, Kind, Operation},
+    policy::{Action, Policy, Verdict},
+    sys,
+};
+
+/// The largest operation (its canonical form, in bytes) that is put before a person. Nobody can read more, and what
+/// cannot be read cannot be approved.
+const OPERATION_MAX: usize = 256 << 10;
+/// Refused opens of the same file by the same process are written down once in this time.
+const FOLD: Duration = Duration::from_secs(10);
+
+/// Everything a session's operations pass through.
+pub struct Pipeline {
+    pub session: Session,
+    pub policy: Policy,
+    pub gate: Arc<ExecGate>,
+    pub desk: Arc<Desk>,
+    pub store: Arc<Store>,
+    /// Approved processes whose end will be reported, by pid.
+    running: Mutex<HashMap<u32, Running>>,
+    /// When a refused open was last written down.
+    folded: Mutex<HashMap<(i32, String), Instant>>,
+    /// Says that the session has to end, and why.
+    fatal: tokio::sync::mpsc::UnboundedSender<String>,
+}
+
+/// A process that was approved, or its end when that was reported first.
+enum Running {
+    Approved(Recorded),
+    Ended(i32),
+}
+
+/// What is the same in every operation of a session.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub id: String,
+    pub host: String,
+    pub boot_id: String,
+    pub uid: u32,
+}
+
+impl Pipeline {
+    pub fn new(
+        session: Session,
+        policy: Policy,
+        gate: Arc<ExecGate>,
+        desk: Arc<Desk>,
+        store: Arc<Store>,
+        fatal: tokio::sync::mpsc::UnboundedSender<String>,
+    ) -> Self {
+        let (running, folded) = (Mutex::default(), Mutex::default());
+        Self { session, policy, gate, desk, store, running, folded, fatal }
+    }
+
+    /// One event of the gate, from the kernel's stop to the end of it.
+    pub async fn run(self: Arc<Self>, blocked: Blocked) {
+        let pid = blocked.pid;
+        if let Err(error) = self.handle(blocked).await {
+            // The operation has been denied by now: by the kernel's answer, or by a kill.
+            tracing::warn!(%pid, error = &error as &dyn std::error::Error, "an operation was refused");
+            self.note(Event::Tamper, json!({ "pid": pid.as_raw(), "refused": chain(&error) })).await;
+        }
+    }
+
+    async fn handle(self: &Arc<Self>, blocked: Blocked) -> Result<(), GateError> {
+        let arrival = if blocked.exec { self.gate.hold(blocked).await? } else { self.gate.open(blocked).await? };
+        let held = match arrival {
+            Arrival::Held(held) => *held,
+            Arrival::Refused(blocked, error) => return self.refuse_open(blocked, &error).await,
+            Arrival::Passed => return Ok(()),
+        };
+        let judged = match self.judge(&held).await {
+            Ok(judged) => judged,
+            Err(error) => {
+                let (id, why) = (ulid::Ulid::generate().to_string(), error.to_string());
+                held.refuse("exec".to_owned(), String::new(), id, why).await;
+                return Err(error);
+            }
+        };
+        let decided = self.decide(judged, &held).await?;
+        let recorded = match self.record(decided).await {
+            Ok(recorded) => recorded,
+            Err((operation, why)) => {
+                held.refuse(operation.summary(), operation.rule.clone(), operation.id.clone(), why.clone()).await;
+                // What cannot be proven does not happen; and a session that cannot write evidence does nothing more.
+                tracing::error!(why, "a decision could not be recorded: the operation is denied");
+                return Ok(());
+            }
+        };
+        match Ticket::from_recorded(recorded) {
+            Ok(ticket) => self.resume(held, ticket).await,
+            Err(recorded) => {
+                let decided = recorded.decided();
+                let operation = decided.operation();
+                let why = decided.reason().to_string();
+                held.refuse(operation.summary(), operation.rule.clone(), operation.id.clone(), why).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn resume(&self, held: Held, ticket: Ticket) -> Result<(), GateError> {
+        let pid = held.pid.as_raw().unsigned_abs();
+        let operation = Arc::clone(ticket.recorded().decided().operation());
+        match held.resume(ticket).await {
+            Ok(None) => Ok(()),
+            Ok(Some(recorded)) => {
+                let earlier = self.lock(&self.running).remove(&pid);
+                match earlier {
+                    Some(Running::Ended(status)) => self.append(recorded.outcome(outcome(status))).await,
+                    // The number of an approved process whose end was not reported is used again.
+                    Some(Running::Approved(_)) | None => {
+                        self.lock(&self.running).insert(pid, Running::Approved(recorded));
+                    }
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let detail = json!({ "operation_id": operation.id, "outcome": chain(&error) });
+                self.note(Event::Outcome, detail).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The policy's verdict on a held operation, and the operation as it will be shown, signed and recorded.
+    async fn judge(&self, held: &Held) -> Result<Judged, GateError> {
+        let mut verdict = self.verdict(held);
+        let baseline = self.gate.baseline.borrow().clone().ok_or(GateError::Ended)?;
+        let nonce = nonce().map_err(GateError::Read)?;
+        let now = jiff::Timestamp::now();
+        let expires = now.saturating_add(jiff::SignedDuration::try_from(verdict.timeout).unwrap_or_default());
+        let operation = Operation {
+            v: operation::VERSION,
+            id: ulid::Ulid::generate().to_string(),
+            host: self.session.host.clone(),
+            boot_id: self.session.boot_id.clone(),
+            session: self.session.id.clone(),
+            uid: self.session.uid,
+            rule: verdict.rule.clone(),
+            policy_sha256: self.policy.sha256().to_owned(),
+            issued_at: time_text(now),
+            expires_at: time_text(expires.unwrap_or(now)),
+            verify: verdict.verify,
+            requester: held.image.requester.clone(),
+            kind: Kind::Exec(Box::new(held.exec(&nonce, &baseline))),
+            nonce,
+        };
+        let size = operation.canonical().map(|bytes| bytes.len()).unwrap_or(usize::MAX);
+        if size > OPERATION_MAX {
+            let because = format!("the operation is too large to be shown ({size} bytes, the limit is {OPERATION_MAX})");
+            verdict = Verdict { action: Action::Deny, because, ..verdict };
+            let operation = Arc::new(shortened(operation));
+            return Ok(Judged { operation, verdict });
+        }
+        Ok(Judged { operation: Arc::new(operation), verdict })
+    }
+
+    /// The strictest verdict on the protected files of this exec: a script may come with a protected interpreter.
+    fn verdict(&self, held: &Held) -> Verdict {
+        let verdicts = held.protected.iter().enumerate().map(|(index, file)| match (&held.script, index) {
+            (Some(script), 0) if script.opened => self.policy.judge_script(&file.paths(), None),
+            (Some(_), 0) => self.policy.judge_script(&file.paths(), held.script_arguments.as_deref()),
+            _ => self.policy.judge_exec(&file.paths(), &held.image.argv),
+        });
+        let strictness = |verdict: &Verdict| match verdict.action {
+            Action::Allow => 0,
+            Action::Approve => 1,
+            Action::Deny => 2,
+        };
+        verdicts.max_by_key(strictness).unwrap_or_else(|| self.policy.judge_exec(&[], &held.image.argv))
+    }
+
+    /// What the policy decides alone, or a person does. Ends with the process, and at the deadline at the latest.
+    ///
+    /// # Errors
+    /// There is no clock, or the desk has gone: the operation is killed.
+    async fn decide(&self, judged: Judged, held: &Held) -> Result<Decided, GateError> {
+        let judged = match Decided::by_rule(judged) {
+            Ok(decided) => return Ok(decided),
+            Err(judged) => judged,
+        };
+        let deadline = sys::boottime::after(judged.verdict.timeout)?;
+        let id = judged.operation.id.clone();
+        let mut answer = match self.desk.ask(judged, deadline) {
+            Ok(answer) => answer,
+            Err(full) => return Ok(full),
+        };
+        tokio::select! {
+            decided = &mut answer => return decided.map_err(|_gone| GateError::Ended),
+            () = ended(held) => drop(self.desk.withdraw(&id, now())),
+            _ = sys::boottime::sleep_until(deadline) => self.desk.expire(now().max(deadline)),
+        }
+        // Withdrawn or expired: the desk has answered, or was just being answered.
+        answer.await.map_err(|_gone| GateError::Ended)
+    }
+
+    /// Puts the decision on the disk. The error carries what is needed to refuse the operation.
+    async fn record(&self, decided: Decided) -> Result<Recorded, (Arc<Operation>, String)> {
+        let operation = Arc::clone(decided.operation());
+        let store = Arc::clone(&self.store);
+        let written = tokio::task::spawn_blocking(move || store.record(decided)).await;
+        match written {
+            Ok(Ok(recorded)) => Ok(recorded),
+            Ok(Err(error)) => Err((operation, format!("the evidence cannot be written: {}", chain(&error)))),
+            Err(panicked) => Err((operation, format!("the evidence cannot be written: {panicked}"))),
+        }
+    }
+
+    /// Tells the process why its open fails, and writes it down (once in a while, if it is tried again and again).
+    async fn refuse_open(&self, blocked: Blocked, error: &GateError) -> Result<(), GateError> {
+        let path = crate::gate::files::path_of(blocked.file.as_fd())?;
+        let path = operation::Bytes::from(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())).escaped();
+        let (id, pid) = (ulid::Ulid::generate().to_string(), blocked.pid);
+        let (summary, why) = (format!("open {path}"), error.to_string());
+        let rule = self.gate.protected.find(&blocked.file).map(|(_, file)| {
+            self.policy.judge_exec(&file.paths(), &[]).rule
+        });
+        let (process, user) = (Arc::clone(&blocked.process), self.gate.user.clone());
+        let (told_id, told_rule) = (id.clone(), rule.clone().unwrap_or_default());
+        let told = tokio::task::spawn_blocking(move || {
+            crate::gate::tell::denied(process.as_fd(), &user, &summary, &told_rule, &told_id, &why)
+        });
+        if let Ok(Err(error)) = told.await {
+            tracing::debug!(?error, "the agent could not be told");
+        }
+        if self.is_news(pid.as_raw(), &path) {
+            let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            let exe = operation::Bytes::from(std::os::unix::ffi::OsStrExt::as_bytes(exe.as_os_str()));
+            let detail = json!({
+                "operation_id": id, "attempt": "open", "file": path, "rule": rule, "pid": pid.as_raw(),
+                "exe": exe.escaped(), "refused": chain(error),
+            });
+            self.note(Event::Tamper, detail).await;
+        }
+        drop(blocked);
+        Ok(())
+    }
+
+    fn is_news(&self, pid: i32, path: &str) -> bool {
+        let mut folded = self.lock(&self.folded);
+        folded.retain(|_, at| at.elapsed() < FOLD);
+        folded.insert((pid, path.to_owned()), Instant::now()).is_none()
+    }
+
+    /// What the guard reports beside holds: kills, and the ends of approved processes.
+    pub async fn report(&self, report: Report) {
+        match report {
+            Report::Killed { tgid, file, reason, still_alive, .. } => {
+                let detail = json!({
+                    "pid": tgid, "killed": reason.text(), "dev": format!("{}:{}", file.major(), file.minor()),
+                    "inode": file.ino.to_string(), "still_alive": still_alive,
+                });
+                self.note(Event::Tamper, detail).await;
+                if still_alive {
+                    self.fail("the guard could not kill a process");
+                }
+            }
+            Report::Exited { tgid, status, .. } => {
+                let approved = {
+                    let mut running = self.lock(&self.running);
+                    match running.remove(&tgid) {
+                        Some(Running::Approved(recorded)) => recorded,
+                        // It ended before we noted that it runs.
+                        Some(Running::Ended(_)) | None => {
+                            running.insert(tgid, Running::Ended(status));
+                            return;
+                        }
+                    }
+                };
+                self.append(approved.outcome(outcome(status))).await;
+            }
+            Report::ExecHeld { .. } => {}
+        }
+    }
+
+    /// Writes a record that is no decision. Without evidence there is no session.
+    pub async fn note(&self, event: Event, detail: serde_json::Value) {
+        let entry = Entry::new(event).session(&self.session.id).policy(self.policy.sha256()).detail(detail);
+        self.append(entry).await;
+    }
+
+    async fn append(&self, entry: Entry) {
+        let store = Arc::clone(&self.store);
+        let written = tokio::task::spawn_blocking(move || store.append(entry)).await;
+        if let Ok(Err(error)) = written {
+            self.fail(&format!("the evidence cannot be written: {}", chain(&error)));
+        }
+    }
+
+    fn fail(&self, why: &str) {
+        // The receiver is gone only when the session is ending anyway.
+        drop(self.fatal.send(why.to_owned()));
+    }
+
+    fn lock<'a, T>(&self, mutex: &'a Mutex<T>) -> std::sync::MutexGuard<'a, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The wait status of an approved process, for its outcome record.
+fn outcome(status: i32) -> serde_json::Value {
+    match status & 0x7f {
+        0 => json!({ "exit_code": (status >> 8) & 0xff }),
+        signal => json!({ "signal": signal }),
+    }
+}
+
+async fn ended(held: &Held) {
+    let waited = match held.process.try_clone() {
+        Ok(process) => sys::readiness::ended(process).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = waited {
+        tracing::warn!(?error, "the end of a held process cannot be waited for");
+        std::future::pending::<()>().await;
+    }
+}
+
+/// A clock that cannot be read is one that has run out.
+fn now() -> u64 {
+    sys::boottime::now().unwrap_or(u64::MAX)
+}
+
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+fn time_text(time: jiff::Timestamp) -> String {
+    format!("{time:.3}")
+}
+
+/// 128 random bits, base64url.
+fn nonce() -> std::io::Result<String> {
+    use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+    let mut bytes = [0; 16];
+    sys::process::random(&mut bytes)?;
+    Ok(BASE64_URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// An operation that is refused for its size is recorded by what identifies it, not by what makes it large.
+fn shortened(mut operation: Operation) -> Operation {
+    match &mut operation.kind {
+        Kind::Exec(exec) => {
+            exec.argv.truncate(1);
+            exec.environment.changed.clear();
+            for argument in &mut exec.argv {
+                argument.0.truncate(4096);
+            }
+        }
+    }
+    operation
+}
