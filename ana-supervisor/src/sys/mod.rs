@@ -2,6 +2,7 @@
 //! neither `std` nor `nix` offers (or offers without what we need), and gives it a type that cannot be misused.
 
 pub mod boottime;
+pub mod bpf;
 pub mod fanotify;
 pub mod process;
 pub mod readiness;

@@ -1,0 +1,10 @@
+//! The loader's permission to hand these types to the kernel byte for byte.
+
+use crate::{Armed, DeviceKey, FileKey};
+
+// SAFETY: repr(C), integers only, and the layout asserts in lib.rs show that no implicit padding is left.
+unsafe impl aya::Pod for FileKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Armed {}
+// SAFETY: as above.
+unsafe impl aya::Pod for DeviceKey {}

@@ -1,0 +1,47 @@
+//! All maps. Their names are the contract with the loader.
+
+use ana_common::{
+    Armed, COUNTERS as COUNTERS_LEN, DEVICES_MAX, DeviceKey, FileKey, HOLDS_MAX, PROTECTED_MAX, RING_BYTES,
+    SESSIONS_MAX, WATCHED_MAX,
+};
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
+};
+
+/// Cgroup ids of the sessions.
+#[map]
+pub static SESSIONS: HashMap<u64, u8> = HashMap::with_max_entries(SESSIONS_MAX, 0);
+
+/// One entry: the depth of the sessions' cgroups below the v2 root. 0: not known, look at every level.
+#[map]
+pub static SESSION_LEVEL: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Files whose exec must have been held. The capacity is a limit, not a reservation.
+#[map]
+pub static PROTECTED: HashMap<FileKey, u8> = HashMap::with_max_entries(PROTECTED_MAX, BPF_F_NO_PREALLOC);
+
+/// Cgroup id of a hold -> the one exec that may happen in it. Keyed by cgroup and not by process: a process that
+/// leaves, fails its exec or ends takes no permission with it.
+#[map]
+pub static HOLDS: HashMap<u64, Armed> = HashMap::with_max_entries(HOLDS_MAX, 0);
+
+/// Holds whose one exec has happened. User space empties it when it arms and when it disarms.
+#[map]
+pub static SEEN: HashMap<u64, u8> = HashMap::with_max_entries(HOLDS_MAX, 0);
+
+/// Processes whose end is reported.
+#[map]
+pub static WATCHED: HashMap<u32, u8> = HashMap::with_max_entries(WATCHED_MAX, 0);
+
+/// What the session may do with which character device. What is not listed is refused.
+#[map]
+pub static DEVICES: HashMap<DeviceKey, u32> = HashMap::with_max_entries(DEVICES_MAX, 0);
+
+#[map]
+pub static REPORTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+
+/// `COUNTER_*`.
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS_LEN, 0);

@@ -1,0 +1,40 @@
+//! tp_btf/sched_process_exit(task): a thread ends.
+//!
+//! Reports, once per watched process, how it ended, and forgets it: its pid will be used again.
+
+use ana_common::{COUNTER_MISSES, FileKey, REPORT_EXIT};
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+
+use crate::{
+    counters::count,
+    kernel_memory::{Ending, ending},
+    maps::WATCHED,
+    report::report,
+    session::{inside, tgid},
+};
+
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
+    if !inside() {
+        return 0;
+    }
+    let tgid = tgid();
+    // SAFETY: the entry is not read, only its presence counts.
+    if unsafe { WATCHED.get(tgid) }.is_none() {
+        return 0;
+    }
+    match ending(ctx.arg(0)) {
+        Ending::NotYet => {}
+        Ending::Status(status) => over(tgid, status),
+        Ending::Unreadable => count(COUNTER_MISSES),
+    }
+    0
+}
+
+/// Two last threads may both see that none is left: who removes the entry reports.
+#[inline(always)]
+fn over(tgid: u32, status: u32) {
+    if WATCHED.remove(tgid).is_ok() && report(REPORT_EXIT, FileKey::default(), status.into()).is_err() {
+        // Counted there: user space asks the pidfd when the counter grew.
+    }
+}

@@ -1,0 +1,217 @@
+//! From the embedded object to programs that guard one session.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+};
+
+use ana_common::{DEVICE_READ, DEVICE_WRITE, DeviceKey, EVERY_MINOR, RING_BYTES};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, RingBuf},
+    programs::{BtfTracePoint, CgroupDevice, links::FdLink},
+};
+
+use super::{KernelError, Maps, Reports, btf::Btf, pins};
+use crate::sys;
+
+/// Built by `cargo xtask bpf`; the toolchain is written beside it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("object/ana.bpf.o");
+
+const EXEC: &str = "sched_process_exec";
+const EXIT: &str = "sched_process_exit";
+const DEVICE: &str = "device";
+
+/// The structures' fields that the programs read, and the globals through which they learn where those lie.
+const OFFSETS: [(&str, &str, &str); 11] = [
+    ("OFFSET_LINUX_BINPRM_FILE", "linux_binprm", "file"),
+    ("OFFSET_FILE_F_INODE", "file", "f_inode"),
+    ("OFFSET_INODE_I_INO", "inode", "i_ino"),
+    ("OFFSET_INODE_I_SB", "inode", "i_sb"),
+    ("OFFSET_SUPER_BLOCK_S_DEV", "super_block", "s_dev"),
+    ("OFFSET_TASK_STRUCT_GROUP_LEADER", "task_struct", "group_leader"),
+    ("OFFSET_TASK_STRUCT_EXIT_CODE", "task_struct", "exit_code"),
+    ("OFFSET_TASK_STRUCT_SIGNAL", "task_struct", "signal"),
+    ("OFFSET_SIGNAL_STRUCT_LIVE", "signal_struct", "live"),
+    ("OFFSET_SIGNAL_STRUCT_FLAGS", "signal_struct", "flags"),
+    ("OFFSET_SIGNAL_STRUCT_GROUP_EXIT_CODE", "signal_struct", "group_exit_code"),
+];
+
+/// The cgroup that is a session; its children (`work`, the holds) belong to it.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionCgroup<'a> {
+    /// The open directory.
+    pub fd: BorrowedFd<'a>,
+    /// The cgroup's id (its inode number).
+    pub id: u64,
+    /// Its depth below the root of the v2 hierarchy as the kernel counts it: 1 for a child of the root. 0 where a
+    /// cgroup namespace hides the depth; that costs some nanoseconds an exec.
+    pub level: u32,
+}
+
+/// One entry of the device allow-list. Only character devices can be allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceRule {
+    pub major: u32,
+    /// `None`: all of the major's.
+    pub minor: Option<u32>,
+    /// A sum of [`DEVICE_READ`], [`DEVICE_WRITE`] and [`DEVICE_MKNOD`](super::DEVICE_MKNOD).
+    pub access: u32,
+}
+
+const fn device(major: u32, minor: Option<u32>) -> DeviceRule {
+    DeviceRule { major, minor, access: DEVICE_READ | DEVICE_WRITE }
+}
+
+/// null, zero, full, random, urandom, tty, ptmx, and the pts of the session's own devpts instance.
+pub const STANDARD_DEVICES: [DeviceRule; 8] = [
+    device(1, Some(3)),
+    device(1, Some(5)),
+    device(1, Some(7)),
+    device(1, Some(8)),
+    device(1, Some(9)),
+    device(5, Some(0)),
+    device(5, Some(2)),
+    device(136, None),
+];
+
+/// The loaded programs of one session. What is attached stays attached after this value is gone, and after the process
+/// is gone, until the pins are removed ([`pins::unpin`]).
+pub struct Kernel {
+    ebpf: Ebpf,
+    maps: Maps,
+    ring: Option<RingBuf<MapData>>,
+    sessions: HashMap<MapData, u64, u8>,
+    session_level: Array<MapData, u32>,
+    devices: HashMap<MapData, DeviceKey, u32>,
+}
+
+impl Kernel {
+    /// Finds the kernel's structures, loads the object and has every program verified. Nothing is attached yet.
+    ///
+    /// # Errors
+    /// No BTF, no privilege, or a kernel that does not accept a program.
+    pub fn load() -> Result<Self, KernelError> {
+        Self::load_with_ring(RING_BYTES)
+    }
+
+    /// [`Self::load`] with a ring of this many bytes (a power of two, at least a page).
+    pub(super) fn load_with_ring(ring_bytes: u32) -> Result<Self, KernelError> {
+        let btf = Btf::of_the_kernel()?;
+        let mut offsets = Vec::with_capacity(OFFSETS.len());
+        for (global, structure, field) in OFFSETS {
+            offsets.push((global, btf.offset(structure, field)?));
+        }
+        drop(btf);
+        let mut loader = EbpfLoader::new();
+        loader.map_max_entries("REPORTS", ring_bytes);
+        for (global, offset) in &offsets {
+            loader.override_global(global, offset, true);
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(KernelError::Object)?;
+        verify(&mut ebpf)?;
+        Ok(Self {
+            ring: Some(take(&mut ebpf, "REPORTS")?),
+            sessions: take(&mut ebpf, "SESSIONS")?,
+            session_level: take(&mut ebpf, "SESSION_LEVEL")?,
+            devices: take(&mut ebpf, "DEVICES")?,
+            maps: Maps::take(&mut ebpf)?,
+            ebpf,
+        })
+    }
+
+    /// The handle to the maps: cloneable, for every thread.
+    pub fn maps(&self) -> Maps {
+        self.maps.clone()
+    }
+
+    /// Guards `session` from now on: device list, exit reports, exec guard. Every link is pinned in the new directory
+    /// `pins` (0700, on bpffs, which is mounted when it is not), so that the guard outlives this process.
+    ///
+    /// # Errors
+    /// Nothing stays attached then.
+    pub fn attach(
+        &mut self,
+        session: &SessionCgroup<'_>,
+        devices: &[DeviceRule],
+        pins: &Path,
+    ) -> Result<(), KernelError> {
+        self.session_level
+            .set(0, session.level, 0)
+            .map_err(|source| KernelError::Map { map: "SESSION_LEVEL", source })?;
+        self.sessions
+            .insert(session.id, 1, 0)
+            .map_err(|source| KernelError::Map { map: "SESSIONS", source })?;
+        for rule in devices {
+            let key = DeviceKey { major: rule.major, minor: rule.minor.unwrap_or(EVERY_MINOR) };
+            self.devices
+                .insert(key, rule.access, 0)
+                .map_err(|source| KernelError::Map { map: "DEVICES", source })?;
+        }
+        pins::create(pins)?;
+        self.attach_pinned(session, pins).inspect_err(|_| {
+            if let Err(error) = pins::unpin(pins) {
+                tracing::error!(%error, pins = %pins.display(), "cannot undo a failed attach");
+            }
+        })
+    }
+
+    /// Reports of the programs. Only once, and only inside a tokio runtime.
+    ///
+    /// # Errors
+    /// Taken before, or the ring cannot be polled.
+    pub fn take_reports(&mut self) -> Result<Reports, KernelError> {
+        Reports::new(self.ring.take().ok_or(KernelError::ReportsTaken)?)
+    }
+
+    fn attach_pinned(&mut self, session: &SessionCgroup<'_>, pins: &Path) -> Result<(), KernelError> {
+        let program: &CgroupDevice = self
+            .ebpf
+            .program(DEVICE)
+            .and_then(|program| program.try_into().ok())
+            .ok_or(KernelError::Missing(DEVICE))?;
+        let fd = program
+            .fd()
+            .map_err(|source| KernelError::Attach { program: DEVICE, source: Box::new(source) })?;
+        let link = sys::bpf::link_cgroup_device(fd.as_fd(), session.fd)
+            .map_err(|source| KernelError::AttachCgroup { program: DEVICE, source })?;
+        pins::pin(&link, &pins.join(DEVICE))?;
+        for name in [EXIT, EXEC] {
+            let failed = |source| KernelError::Attach { program: name, source: Box::new(source) };
+            let program = tracepoint(&mut self.ebpf, name)?;
+            let id = program.attach().map_err(failed)?;
+            let link: FdLink = program.take_link(id).map_err(failed)?.into();
+            let path = pins.join(name);
+            link.pin(&path)
+                .map_err(|source| pins::PinsError::Pin { path, source: std::io::Error::other(source) })?;
+        }
+        Ok(())
+    }
+}
+
+/// Has the kernel verify every program.
+fn verify(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    let btf = aya::Btf::from_sys_fs().map_err(KernelError::TracepointTypes)?;
+    for name in [EXEC, EXIT] {
+        tracepoint(ebpf, name)?
+            .load(name, &btf)
+            .map_err(|source| KernelError::Refused { program: name, source: Box::new(source) })?;
+    }
+    let program: &mut CgroupDevice = ebpf
+        .program_mut(DEVICE)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(KernelError::Missing(DEVICE))?;
+    program.load().map_err(|source| KernelError::Refused { program: DEVICE, source: Box::new(source) })
+}
+
+fn tracepoint<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut BtfTracePoint, KernelError> {
+    ebpf.program_mut(name).and_then(|program| program.try_into().ok()).ok_or(KernelError::Missing(name))
+}
+
+/// Takes a map out of the object, as its type.
+pub(super) fn take<T: TryFrom<aya::maps::Map>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, KernelError> {
+    ebpf.take_map(name).and_then(|map| T::try_from(map).ok()).ok_or(KernelError::Missing(name))
+}

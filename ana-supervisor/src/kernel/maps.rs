@@ -1,0 +1,168 @@
+//! What user space tells the programs while a session runs, and what they count.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use ana_common::{Armed, COUNTER_LOST, COUNTER_MISSES, FileKey};
+use aya::{
+    Ebpf, Pod,
+    maps::{HashMap, MapData, MapError, PerCpuArray},
+};
+
+use super::{KernelError, load::take};
+use crate::sys;
+
+/// `BPF_NOEXIST`: an entry that is there already is an error.
+const NEW: u64 = 1;
+
+/// The maps of one session's programs. Cloneable; every method may be called from any thread.
+#[derive(Clone)]
+pub struct Maps(Arc<Inner>);
+
+struct Inner {
+    protected: Table<FileKey, u8>,
+    holds: Table<u64, Armed>,
+    seen: Table<u64, u8>,
+    watched: Table<u32, u8>,
+    counters: PerCpuArray<MapData, u64>,
+    programs: Vec<OwnedFd>,
+}
+
+/// What the programs missed. Anything but zero means that something was not reported or not guarded as it should be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Reports that found the ring full (an exec that could not be reported was killed).
+    pub lost: u64,
+    /// Refusals and reports that did not go as they should: a signal that could not be sent, unreadable memory.
+    pub misses: u64,
+    /// Runs of a program that the kernel skipped: execs that were not guarded.
+    pub recursion_misses: u64,
+}
+
+impl Health {
+    /// Nothing was missed.
+    pub fn is_clean(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Maps {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        let mut programs = Vec::new();
+        for (_, program) in ebpf.programs() {
+            let fd = program.fd().map_err(|_not_loaded| KernelError::Missing("loaded program"))?;
+            programs.push(fd.as_fd().try_clone_to_owned().map_err(KernelError::Counters)?);
+        }
+        Ok(Self(Arc::new(Inner {
+            protected: Table::take(ebpf, "PROTECTED")?,
+            holds: Table::take(ebpf, "HOLDS")?,
+            seen: Table::take(ebpf, "SEEN")?,
+            watched: Table::take(ebpf, "WATCHED")?,
+            counters: take(ebpf, "COUNTERS")?,
+            programs,
+        })))
+    }
+
+    /// From now on an exec of `file` in the session is killed unless it happens in an armed hold.
+    ///
+    /// # Errors
+    /// The map is full: the policy protects more than [`ana_common::PROTECTED_MAX`] files.
+    pub fn protect(&self, file: FileKey) -> Result<(), KernelError> {
+        self.0.protected.insert(file, 1, 0)
+    }
+
+    /// Takes the protection back.
+    ///
+    /// # Errors
+    /// The map cannot be changed. (A file that was not protected is no error.)
+    pub fn unprotect(&self, file: FileKey) -> Result<(), KernelError> {
+        self.0.protected.remove(&file)
+    }
+
+    /// Permits one exec of `armed.file` in the cgroup `hold` (its id). The exec is reported; until [`Self::disarm`]
+    /// every further exec in this cgroup is killed.
+    ///
+    /// # Errors
+    /// The hold is armed already, or too many are.
+    pub fn arm(&self, hold: u64, armed: Armed) -> Result<(), KernelError> {
+        self.0.seen.remove(&hold)?;
+        self.0.holds.insert(hold, armed, NEW)
+    }
+
+    /// Ends the permission: the cgroup is like any other of the session again. Before the thaw, always.
+    ///
+    /// # Errors
+    /// The map cannot be changed: do not thaw. (A hold that was not armed is no error.)
+    pub fn disarm(&self, hold: u64) -> Result<(), KernelError> {
+        self.0.holds.remove(&hold)?;
+        self.0.seen.remove(&hold)
+    }
+
+    /// Has the end of this process reported, once. It must be in the session.
+    ///
+    /// # Errors
+    /// Too many are watched.
+    pub fn watch(&self, tgid: u32) -> Result<(), KernelError> {
+        self.0.watched.insert(tgid, 1, 0)
+    }
+
+    /// Takes [`Self::watch`] back.
+    ///
+    /// # Errors
+    /// The map cannot be changed. (A process that was not watched is no error.)
+    pub fn unwatch(&self, tgid: u32) -> Result<(), KernelError> {
+        self.0.watched.remove(&tgid)
+    }
+
+    /// What went wrong so far.
+    ///
+    /// # Errors
+    /// The counters cannot be read.
+    pub fn health(&self) -> Result<Health, KernelError> {
+        let counter = |which: u32| match self.0.counters.get(&which, 0) {
+            Ok(values) => Ok(values.iter().sum()),
+            Err(source) => Err(KernelError::Map { map: "COUNTERS", source }),
+        };
+        let mut recursion_misses = 0;
+        for program in &self.0.programs {
+            let counts = sys::bpf::program_counts(program.as_fd()).map_err(KernelError::Counters)?;
+            recursion_misses += counts.recursion_misses.unwrap_or(0);
+        }
+        Ok(Health { lost: counter(COUNTER_LOST)?, misses: counter(COUNTER_MISSES)?, recursion_misses })
+    }
+}
+
+/// A hash map with its name, behind a lock.
+struct Table<K: Pod, V: Pod> {
+    name: &'static str,
+    map: Mutex<HashMap<MapData, K, V>>,
+}
+
+impl<K: Pod, V: Pod> Table<K, V> {
+    fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, KernelError> {
+        let map = ebpf.take_map(name).and_then(|map| HashMap::try_from(map).ok());
+        Ok(Self { name, map: Mutex::new(map.ok_or(KernelError::Missing(name))?) })
+    }
+
+    fn insert(&self, key: K, value: V, flags: u64) -> Result<(), KernelError> {
+        self.lock().insert(key, value, flags).map_err(|source| KernelError::Map { map: self.name, source })
+    }
+
+    /// What is not there need not be removed.
+    fn remove(&self, key: &K) -> Result<(), KernelError> {
+        match self.lock().remove(key) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => {
+                Ok(())
+            }
+            Err(source) => Err(KernelError::Map { map: self.name, source }),
+        }
+    }
+
+    /// The lock only keeps two system calls apart: a panic in between leaves nothing half done.
+    fn lock(&self) -> MutexGuard<'_, HashMap<MapData, K, V>> {
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

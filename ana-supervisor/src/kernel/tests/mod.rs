@@ -1,0 +1,9 @@
+//! The programs in the running kernel. These tests need root: without it they fail and say so.
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test names the one report that it expects")]
+
+mod device;
+mod exec;
+mod exit;
+mod identity;
+mod pins;
+mod stage;

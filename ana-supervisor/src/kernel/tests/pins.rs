@@ -1,0 +1,97 @@
+//! The guard outlives whoever loaded it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Instant,
+};
+
+use super::super::{Kernel, STANDARD_DEVICES, pins};
+use super::stage::{PATIENCE, Stage, id, key, was_killed};
+
+const STAGE: &str = "ANA_TEST_LOADER_STAGE";
+
+#[test]
+fn the_guard_survives_its_loader() {
+    if let Some(stage) = std::env::var_os(STAGE) {
+        load_and_die(Path::new(&stage));
+    }
+    let stage = Stage::new();
+    let (program, _) = stage.program("true", "/bin/true");
+    let path = program.to_str().unwrap();
+    let text = [&stage.session, &stage.pins, &program].map(|path| path.display().to_string()).join("\n");
+    let note = stage.programs.join("stage");
+    fs::write(&note, text).unwrap();
+    let me = std::env::current_exe().unwrap();
+    let name = "kernel::tests::pins::the_guard_survives_its_loader";
+    let loader = Command::new(me).args(["--exact", name, "--nocapture"]).env(STAGE, &note).status().unwrap();
+    assert!(was_killed(loader), "{loader}");
+
+    let directory = stage.pins.parent().unwrap();
+    let session = stage.pins.file_name().unwrap().to_str().unwrap().to_owned();
+    assert!(pins::leftovers(directory).unwrap().contains(&session));
+    assert!(was_killed(stage.run(&stage.session, &[path])), "guarded by nobody's programs");
+    assert!(!stage.run(&stage.session, &["/bin/sh", "-c", "exec 3</dev/kmsg"]).success());
+
+    pins::unpin(&stage.pins).unwrap();
+    assert!(!pins::leftovers(directory).unwrap().contains(&session));
+    let until = Instant::now() + PATIENCE;
+    while !stage.run(&stage.session, &[path]).success() {
+        assert!(Instant::now() < until, "the links are gone, the guard is not");
+        thread::yield_now();
+    }
+    pins::unpin(&stage.pins).unwrap();
+}
+
+/// The loader: everything attached and pinned, then SIGKILL.
+fn load_and_die(note: &Path) -> ! {
+    let text = fs::read_to_string(note).unwrap();
+    let mut lines = text.lines().map(PathBuf::from);
+    let (session, pins, program) = (lines.next().unwrap(), lines.next().unwrap(), lines.next().unwrap());
+    let mut kernel = Kernel::load().unwrap();
+    kernel.maps().protect(key(&program)).unwrap();
+    let directory = fs::File::open(&session).unwrap();
+    let cgroup =
+        super::super::SessionCgroup { fd: std::os::fd::AsFd::as_fd(&directory), id: id(&session), level: 2 };
+    kernel.attach(&cgroup, &STANDARD_DEVICES, &pins).unwrap();
+    nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
+    unreachable!("SIGKILL");
+}
+
+#[test]
+fn two_sessions_never_share_a_directory() {
+    let stage = Stage::new();
+    let mut kernel = Kernel::load().unwrap();
+    stage.attach(&mut kernel, 2, &STANDARD_DEVICES);
+    let directory = fs::File::open(&stage.session).unwrap();
+    let session = super::super::SessionCgroup {
+        fd: std::os::fd::AsFd::as_fd(&directory),
+        id: id(&stage.session),
+        level: 2,
+    };
+    assert!(Kernel::load().unwrap().attach(&session, &[], &stage.pins).is_err());
+    let mut names: Vec<_> =
+        fs::read_dir(&stage.pins).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(
+        names,
+        ["device", "sched_process_exec", "sched_process_exit"],
+        "the first one's pins are untouched"
+    );
+}
+
+#[test]
+fn pins_are_for_bpffs_only() {
+    let stage = Stage::new();
+    let directory = fs::File::open(&stage.session).unwrap();
+    let session = super::super::SessionCgroup {
+        fd: std::os::fd::AsFd::as_fd(&directory),
+        id: id(&stage.session),
+        level: 2,
+    };
+    let elsewhere = stage.programs.join("pins");
+    let error = Kernel::load().unwrap().attach(&session, &[], &elsewhere).unwrap_err();
+    assert!(error.to_string().contains("not on bpffs"), "{error}");
+}

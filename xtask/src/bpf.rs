@@ -1,0 +1,158 @@
+//! The eBPF object is committed, so that a checkout builds with stable Rust alone. This builds it, and proves that
+//! the committed one comes from the committed sources.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use object::build::elf::{Builder, SectionData};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::bpf_toolchain::{Kind, Toolchain, Versions};
+
+/// Build the eBPF object that is committed with the sources, or check that it is what the sources say.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Rebuild with exactly the pinned toolchain and compare; nothing is written. Without that toolchain: SKIPPED.
+    #[arg(long)]
+    check: bool,
+    /// The compiler to build with; the default is the pinned one, or else the one that is there.
+    #[arg(long, value_enum, conflicts_with = "check")]
+    toolchain: Option<Kind>,
+}
+
+const OBJECT: &str = "ana-supervisor/src/kernel/object/ana.bpf.o";
+const PIN: &str = "ana-supervisor/src/kernel/object/toolchain.toml";
+
+/// What stands beside the object.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pin {
+    object_sha256: String,
+    command: String,
+    toolchain: Versions,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent directory")?;
+    if args.check { check(root) } else { build_and_write(root, args.toolchain) }
+}
+
+fn build_and_write(root: &Path, kind: Option<Kind>) -> Result<()> {
+    let pinned = read_pin(root).ok().map(|pin| pin.toolchain.kind);
+    let candidates = match kind {
+        Some(kind) => vec![kind],
+        None => pinned.into_iter().chain([Kind::Debian, Kind::Nightly]).collect(),
+    };
+    let mut reasons = Vec::new();
+    let toolchain = candidates.into_iter().find_map(|kind| {
+        Toolchain::find(kind, &root.join("target/bpf-llvm")).map_err(|e| reasons.push(format!("{e:#}"))).ok()
+    });
+    let Some(toolchain) = toolchain else {
+        bail!(
+            "no toolchain for eBPF: {}; `cargo xtask bpf --check` tries to install the pinned one",
+            reasons.join("; ")
+        )
+    };
+    let object = build(root, &toolchain, &root.join("target/bpf"))?;
+    let pin =
+        Pin { object_sha256: sha256(&object), command: toolchain.command(), toolchain: toolchain.versions };
+    fs::write(root.join(OBJECT), &object).with_context(|| format!("cannot write {OBJECT}"))?;
+    let text = format!(
+        "# Written by `cargo xtask bpf`; `cargo xtask bpf --check` builds with exactly this and compares.\n{}",
+        toml::to_string(&pin)?
+    );
+    fs::write(root.join(PIN), text).with_context(|| format!("cannot write {PIN}"))?;
+    println!("bpf: {OBJECT}: {} bytes, SHA-256 {}", object.len(), pin.object_sha256);
+    Ok(())
+}
+
+fn check(root: &Path) -> Result<()> {
+    let pin = read_pin(root)?;
+    let committed = fs::read(root.join(OBJECT)).with_context(|| format!("cannot read {OBJECT}"))?;
+    if sha256(&committed) != pin.object_sha256 {
+        bail!("{OBJECT} is not the object that {PIN} is about: run `cargo xtask bpf`");
+    }
+    let toolchain = match pinned_toolchain(root, &pin) {
+        Ok(toolchain) => toolchain,
+        Err(reason) => {
+            println!("SKIPPED: the eBPF object was NOT checked: {reason:#}");
+            println!("bpf: 0 checked, 1 skipped");
+            return Ok(());
+        }
+    };
+    let target = root.join("target/bpf-check");
+    if target.exists() {
+        fs::remove_dir_all(&target).context("cannot empty target/bpf-check")?;
+    }
+    let rebuilt = build(root, &toolchain, &target)?;
+    if rebuilt != committed {
+        let (there, here) = (sha256(&committed), sha256(&rebuilt));
+        bail!(
+            "{OBJECT} is not what its sources give (committed {there}, rebuilt {here}): run `cargo xtask bpf` and commit"
+        );
+    }
+    println!("bpf: {OBJECT} is what its sources give (SHA-256 {})", pin.object_sha256);
+    println!("bpf: 1 checked, 0 skipped");
+    Ok(())
+}
+
+/// Exactly the toolchain of the pin file, installed if need be.
+fn pinned_toolchain(root: &Path, pin: &Pin) -> Result<Toolchain> {
+    let llvm = root.join("target/bpf-llvm");
+    let find = || {
+        let toolchain = Toolchain::find(pin.toolchain.kind, &llvm)?;
+        if toolchain.versions != pin.toolchain {
+            bail!("pinned is {}; here is {}", pin.toolchain, toolchain.versions);
+        }
+        Ok(toolchain)
+    };
+    find().or_else(|missing: anyhow::Error| {
+        println!("bpf: {missing:#}: trying to install it");
+        crate::bpf_toolchain::install(&pin.toolchain).with_context(|| format!("{missing:#}"))?;
+        find()
+    })
+}
+
+fn read_pin(root: &Path) -> Result<Pin> {
+    let text = fs::read_to_string(root.join(PIN)).with_context(|| format!("cannot read {PIN}"))?;
+    toml::from_str(&text).with_context(|| format!("cannot parse {PIN}"))
+}
+
+fn build(root: &Path, toolchain: &Toolchain, target: &Path) -> Result<Vec<u8>> {
+    let status = toolchain.cargo(&root.join("ana-ebpf"), target).status().context("cannot run cargo")?;
+    if !status.success() {
+        bail!("the build of ana-ebpf failed ({status})");
+    }
+    let built: PathBuf = target.join("bpfel-unknown-none/release/ana-ebpf");
+    strip(&fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?)
+}
+
+/// Drops the DWARF sections: BTF holds what the kernel wants. Done here and not by an objcopy, so that the result does
+/// not depend on one more tool.
+fn strip(object: &[u8]) -> Result<Vec<u8>> {
+    let mut builder = Builder::read(object).context("the linker's output is no ELF file")?;
+    for section in &mut builder.sections {
+        let name = section.name.to_string();
+        if name.starts_with(".debug_") || name.starts_with(".rel.debug_") {
+            section.delete = true;
+        }
+    }
+    // LLVM keeps the names of sections and of symbols in one table; the writer wants one for each.
+    if !builder.sections.iter().any(|section| matches!(section.data, SectionData::SectionString)) {
+        let names = builder.sections.add();
+        names.name = ".shstrtab".into();
+        names.sh_type = object::elf::SHT_STRTAB;
+        names.data = SectionData::SectionString;
+    }
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped).context("cannot write the stripped object")?;
+    Ok(stripped)
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
