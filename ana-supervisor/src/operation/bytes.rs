@@ -58,3 +58,54 @@ impl<'de> Deserialize<'de> for Bytes {
         Ok(bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::Bytes;
+
+    #[test]
+    fn escaping_leaves_printable_ascii_and_nothing_else() {
+        assert_eq!(Bytes(b"a b~".to_vec()).escaped(), "a b~");
+        assert_eq!(Bytes(b"\x1b[2J\\\n\xc3\xa9\x7f".to_vec()).escaped(), r"\x1b[2J\\\x0a\xc3\xa9\x7f");
+    }
+
+    #[test]
+    fn halves_that_disagree_do_not_parse() {
+        for text in [
+            r#"{"b64":"Z2l0","text":"ls"}"#,
+            r#"{"b64":"Z2l0"}"#,
+            r#"{"text":"git"}"#,
+            r#"{"b64":"Z2l0=","text":"git"}"#,
+            r#"{"b64":"Z2l1","text":"git"}"#,
+            r#"{"b64":"Z2l0","text":"git","more":1}"#,
+            r#""git""#,
+        ] {
+            assert!(serde_json::from_str::<Bytes>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_second_spelling_of_the_same_bytes_does_not_parse() {
+        // "Zh" decodes to "f" only if the four spare bits are ignored.
+        assert!(serde_json::from_str::<Bytes>(r#"{"b64":"Zg","text":"f"}"#).is_ok());
+        assert!(serde_json::from_str::<Bytes>(r#"{"b64":"Zh","text":"f"}"#).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn round_trip(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let value = Bytes(bytes);
+            let text = serde_json::to_string(&value).unwrap();
+            prop_assert!(text.is_ascii());
+            prop_assert_eq!(serde_json::from_str::<Bytes>(&text).unwrap(), value);
+        }
+
+        #[test]
+        fn escaping_is_injective(a in prop::collection::vec(any::<u8>(), 0..4), b in prop::collection::vec(any::<u8>(), 0..4)) {
+            let same = Bytes(a.clone()).escaped() == Bytes(b.clone()).escaped();
+            prop_assert_eq!(same, a == b);
+        }
+    }
+}

@@ -156,3 +156,68 @@ pub struct Ids {
     pub gid: u32,
     pub egid: u32,
 }
+
+/// A complete operation for tests of every room: `git push origin main` by a child of the agent.
+#[cfg(test)]
+pub(crate) fn example() -> Operation {
+    let file = |path: &str, inode: &str| File {
+        path: path.into(),
+        dev: "254:1".into(),
+        inode: inode.into(),
+        sha256: "n4bQgYhMfWWaL-qgxVrQFaO_TxsrC4Is0V1sFbDwCgg".into(),
+        not_fixed: false,
+    };
+    Operation {
+        v: VERSION,
+        id: "01J8ZQ4T6M9B2N3C4D5E6F7G8H".into(),
+        nonce: "AAECAwQFBgcICQoLDA0ODw".into(),
+        host: "workstation".into(),
+        boot_id: "5a0b6c1e-1f0e-4b7a-9a55-0c1d2e3f4a5b".into(),
+        session: "01J8ZQ4T00000000000000000S".into(),
+        uid: 1000,
+        rule: "git".into(),
+        policy_sha256: "47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU".into(),
+        issued_at: "2026-03-01T12:00:00.000Z".into(),
+        expires_at: "2026-03-01T12:02:00.000Z".into(),
+        verify: Verify::Presence,
+        requester: Requester {
+            pid: 4242,
+            start_time: "123456".into(),
+            ancestry: vec![
+                Ancestor { pid: 4240, start_time: "123400".into(), exe: "/usr/bin/bash".into() },
+                Ancestor { pid: 4200, start_time: "120000".into(), exe: "/usr/bin/node".into() },
+            ],
+        },
+        kind: Kind::Exec(Box::new(Exec {
+            program: file("/usr/bin/git", "131234"),
+            script: None,
+            argv: ["git", "push", "origin", "main"].map(Bytes::from).to_vec(),
+            cwd: "/home/alice/project".into(),
+            environment: Environment {
+                sha256: "n4bQgYhMfWWaL-qgxVrQFaO_TxsrC4Is0V1sFbDwCgg".into(),
+                changed: vec![Variable {
+                    name: "GIT_SSH_COMMAND".into(),
+                    change: Change::Added,
+                    sha256: Some("LPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ".into()),
+                }],
+            },
+            ids: Ids { uid: 1000, euid: 1000, gid: 1000, egid: 1000 },
+            foreign_namespaces: Vec::new(),
+        })),
+    }
+}
+
+/// `./deploy.sh prod`, a script that the session can still change, run through its `#!/bin/sh -e`.
+#[cfg(test)]
+pub(crate) fn example_script() -> Operation {
+    let mut operation = example();
+    let Kind::Exec(exec) = &mut operation.kind;
+    exec.script = Some(Script { file: exec.program.clone(), opened: false });
+    if let Some(script) = &mut exec.script {
+        script.file.path = "/srv/deploy.sh".into();
+        script.file.not_fixed = true;
+    }
+    exec.program.path = "/usr/bin/dash".into();
+    exec.argv = ["/bin/sh", "-e", "./deploy.sh", "prod"].map(Bytes::from).to_vec();
+    operation
+}
