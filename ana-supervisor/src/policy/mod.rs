@@ -1,1 +1,175 @@
+//! The administrator's policy: which operations stop, and what is asked about them.
+//!
+//! Takes the text of the policy files and the session user's home; gives a [`Policy`] whose self-tests have
+//! passed, or every error with its place. Judging takes what the kernel has fixed (which listed files the program
+//! is, and its arguments) and gives a [`Verdict`]. Nothing here reads a file, a clock or the environment.
 
+mod error;
+mod judge;
+mod keys;
+mod parse;
+mod pattern;
+mod rule;
+mod selftest;
+mod starter;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use error::{Place, PolicyErrors, Problem};
+pub use rule::ExecRule;
+pub use starter::{GitFiles, starter};
+
+use crate::operation::Verify;
+
+/// One policy file: what it is called in messages, and its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub name: String,
+    pub text: String,
+}
+
+/// A policy that holds: parsed from all its sources, its self-tests passed.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    sha256: String,
+    allow_software_passkey: bool,
+    session: Session,
+    defaults: Defaults,
+    exec: Vec<ExecRule>,
+    tests: usize,
+}
+
+/// `[session]`: what the session's processes get beyond the seal and the base filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// User namespaces and mounts inside the session (bubblewrap, rootless containers).
+    pub namespaces: bool,
+    /// ptrace and process_vm_writev inside the session.
+    pub debuggers: bool,
+    pub io_uring: bool,
+    /// 32-bit system calls.
+    pub i386: bool,
+    /// Device nodes beyond the allow-list, absolute.
+    pub devices: Vec<PathBuf>,
+    /// How many operations may wait at once; further ones are denied.
+    pub max_holds: usize,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self {
+            namespaces: false,
+            debuggers: false,
+            io_uring: false,
+            i386: false,
+            devices: Vec::new(),
+            max_holds: 64,
+        }
+    }
+}
+
+/// `[defaults]`: what a rule that does not say otherwise gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// After this without an answer the operation is denied.
+    pub timeout: Duration,
+    pub verify: Verify,
+    /// `require = "seal"`: without a seal the session does not start.
+    pub require_seal: bool,
+    /// The names of programs that may open a listed script in order to run it.
+    pub interpreters: Vec<String>,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        let interpreters = ["sh", "bash", "dash", "zsh", "python3", "perl", "ruby", "node", "bun", "deno"];
+        Self {
+            timeout: Duration::from_secs(120),
+            verify: Verify::Presence,
+            require_seal: false,
+            interpreters: interpreters.map(str::to_owned).to_vec(),
+        }
+    }
+}
+
+/// What happens to an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    Allow,
+    Deny,
+    Approve,
+}
+
+impl Action {
+    /// The word of the policy file.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Approve => "approve",
+        }
+    }
+}
+
+/// What the policy says about one operation.
+#[must_use]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub action: Action,
+    /// The name of the rule that decided.
+    pub rule: String,
+    /// Which line decided, for people.
+    pub because: String,
+    pub timeout: Duration,
+    pub verify: Verify,
+    /// False when no other arguments could have led to another action of another rule: the caller need not read
+    /// them.
+    pub needs_argv: bool,
+}
+
+impl Policy {
+    /// SHA-256 over every source in order (name and text, each with its length before it), base64url.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub fn defaults(&self) -> &Defaults {
+        &self.defaults
+    }
+
+    /// Whether a software passkey may approve anything.
+    pub fn allow_software_passkey(&self) -> bool {
+        self.allow_software_passkey
+    }
+
+    /// The names of programs that may open a listed script in order to run it.
+    pub fn interpreters(&self) -> &[String] {
+        &self.defaults.interpreters
+    }
+
+    /// The exec rules, in the order in which they decide.
+    pub fn exec_rules(&self) -> &[ExecRule] {
+        &self.exec
+    }
+
+    /// Every file that an exec rule lists, `~` expanded, each once. They need not exist.
+    pub fn exec_files(&self) -> impl Iterator<Item = &Path> {
+        let mut seen = std::collections::BTreeSet::new();
+        self.exec.iter().flat_map(ExecRule::files).filter(move |file| seen.insert(*file))
+    }
+
+    /// How many lines of `[exec.test]` have passed.
+    pub fn test_count(&self) -> usize {
+        self.tests
+    }
+}

@@ -1,0 +1,279 @@
+use std::{path::Path, time::Duration};
+
+use proptest::prelude::*;
+
+use super::{super::Action, parse, try_parse};
+use crate::{operation::Verify, policy::Policy};
+
+/// The rule of the design page.
+const GIT: &str = r#"
+version = 1
+[[exec]]
+name  = "git"
+file  = ["/usr/bin/git", "/usr/lib/git-core/git"]
+deny  = [["push", "**", "--force", "**"]]
+allow = [["status", "**"], ["commit", "**"]]
+otherwise = "approve"
+[exec.test]
+allow   = ["git status -s", "/usr/bin/git status"]
+approve = ["git push origin main", "git -C . push", "git"]
+deny    = ["git push --force", "git-push status"]
+"#;
+
+fn judge(policy: &Policy, listed: &[&str], argv: &[&str]) -> (Action, String) {
+    let listed: Vec<&Path> = listed.iter().map(Path::new).collect();
+    let argv: Vec<Vec<u8>> = argv.iter().map(|word| word.as_bytes().to_vec()).collect();
+    let verdict = policy.judge_exec(&listed, &argv);
+    (verdict.action, verdict.rule)
+}
+
+fn action(policy: &Policy, listed: &[&str], argv: &[&str]) -> Action {
+    judge(policy, listed, argv).0
+}
+
+#[test]
+fn deny_then_allow_then_otherwise() {
+    let policy = parse(GIT);
+    let git = ["/usr/bin/git"];
+    assert_eq!(judge(&policy, &git, &["git", "status"]), (Action::Allow, "git".into()));
+    assert_eq!(action(&policy, &git, &["/anywhere/git", "commit", "-m", "x"]), Action::Allow);
+    assert_eq!(action(&policy, &git, &["git", "push", "origin"]), Action::Approve);
+    assert_eq!(action(&policy, &git, &["git", "push", "a", "--force"]), Action::Deny);
+    assert_eq!(action(&policy, &git, &["git"]), Action::Approve);
+    assert_eq!(policy.test_count(), 7);
+}
+
+#[test]
+fn because_names_the_line() {
+    let policy = parse(GIT);
+    let because = |argv: &[&[u8]]| {
+        let argv: Vec<Vec<u8>> = argv.iter().map(|word| word.to_vec()).collect();
+        policy.judge_exec(&[Path::new("/usr/bin/git")], &argv).because
+    };
+    assert_eq!(because(&[b"git", b"status"]), r#"policy.toml:7:10: allow ["status", "**"]"#);
+    assert_eq!(because(&[b"git", b"gc"]), r#"policy.toml:8:1: otherwise = "approve""#);
+    assert_eq!(
+        because(&[b"a\x1b", b"status"]),
+        r#"policy.toml:6:10: deny ["push", "**", "--force", "**"]: argv[0] "a\x1b" is not its own name"#
+    );
+}
+
+#[test]
+fn a_foreign_name_is_never_allowed_and_never_evades_a_deny() {
+    let policy = parse(GIT);
+    for name in ["git-push", "ls", "", "git/", "/usr/bin/git/", "gitx", "GIT"] {
+        assert_eq!(action(&policy, &["/usr/bin/git"], &[name, "status"]), Action::Deny, "{name:?}");
+    }
+    assert_eq!(action(&policy, &["/usr/bin/git"], &[]), Action::Deny);
+
+    let without_deny = parse("version = 1\n[[exec]]\nname = 'a'\nfile = '/bin/a'\notherwise = 'allow'");
+    assert_eq!(action(&without_deny, &["/bin/a"], &["a", "x"]), Action::Allow);
+    assert_eq!(action(&without_deny, &["/bin/a"], &["b", "x"]), Action::Approve);
+    assert_eq!(action(&without_deny, &["/bin/a"], &[]), Action::Approve);
+}
+
+#[test]
+fn argv0_adds_names() {
+    let policy = parse(
+        "version = 1\n[[exec]]\nname = 'a'\nfile = '/bin/a'\nargv0 = ['b']\nallow = [['x']]\ndeny = [['y']]",
+    );
+    assert_eq!(action(&policy, &["/bin/a"], &["/x/b", "x"]), Action::Allow);
+    assert_eq!(action(&policy, &["/bin/a"], &["b", "z"]), Action::Approve);
+    assert_eq!(action(&policy, &["/bin/a"], &["c", "z"]), Action::Deny);
+}
+
+/// One inode under several names (git's hard links): the name picks the rule, and no name is borrowed.
+#[test]
+fn several_rules_for_one_inode() {
+    let policy = parse(
+        "version = 1
+[[exec]]
+name = 'serve'
+file = '/x/git-receive-pack'
+allow = [['*']]
+[[exec]]
+name = 'git'
+file = '/x/git'
+deny = [['push', '--force']]
+allow = [['status']]",
+    );
+    let both = ["/x/git", "/x/git-receive-pack"];
+    assert_eq!(judge(&policy, &both, &["git-receive-pack", "dir"]), (Action::Allow, "serve".into()));
+    assert_eq!(judge(&policy, &both, &["git", "status"]), (Action::Allow, "git".into()));
+    assert_eq!(judge(&policy, &both, &["git", "dir"]), (Action::Approve, "git".into()));
+    assert_eq!(judge(&policy, &both, &["git-push", "status"]), (Action::Deny, "git".into()));
+    assert_eq!(judge(&policy, &both[..1], &["git-receive-pack", "status"]), (Action::Deny, "git".into()));
+    assert_eq!(judge(&policy, &both[1..], &["git", "status"]), (Action::Approve, "serve".into()));
+}
+
+#[test]
+fn the_first_rule_wins() {
+    let policy = parse(
+        "version = 1
+[[exec]]
+name = 'one'
+file = '/bin/a'
+otherwise = 'deny'
+[[exec]]
+name = 'two'
+file = ['/bin/a', '/bin/b']
+otherwise = 'allow'",
+    );
+    assert_eq!(judge(&policy, &["/bin/a"], &["a"]), (Action::Deny, "one".into()));
+    assert_eq!(judge(&policy, &["/bin/b"], &["b"]), (Action::Allow, "two".into()));
+    assert_eq!(policy.exec_files().count(), 2);
+}
+
+#[test]
+fn what_no_rule_lists_is_denied_here() {
+    let policy = parse(GIT);
+    assert_eq!(judge(&policy, &["/bin/ls"], &["ls"]), (Action::Deny, String::new()));
+    assert_eq!(judge(&policy, &[], &["git", "status"]), (Action::Deny, String::new()));
+    assert_eq!(policy.denies_always(&[Path::new("/bin/ls")]).unwrap().action, Action::Deny);
+}
+
+#[test]
+fn denials_that_need_no_argv() {
+    let policy = parse(
+        "version = 1
+[[exec]]
+name = 'never'
+file = '/bin/a'
+otherwise = 'deny'
+[[exec]]
+name = 'mostly'
+file = '/bin/b'
+allow = [['x']]
+otherwise = 'deny'
+[[exec]]
+name = 'ask'
+file = '/bin/c'",
+    );
+    let verdict = policy.denies_always(&[Path::new("/bin/a")]).unwrap();
+    assert_eq!((verdict.action, verdict.rule.as_str(), verdict.needs_argv), (Action::Deny, "never", false));
+    assert_eq!(verdict.because, r#"policy.toml:5:1: otherwise = "deny""#);
+    assert!(policy.denies_always(&[Path::new("/bin/b")]).is_none());
+    assert!(policy.denies_always(&[Path::new("/bin/c")]).is_none());
+    assert!(policy.denies_always(&[Path::new("/bin/a"), Path::new("/bin/b")]).is_none());
+    let needs = |file: &str| policy.judge_exec(&[Path::new(file)], &[]).needs_argv;
+    assert_eq!([needs("/bin/a"), needs("/bin/b"), needs("/bin/c")], [false, true, false]);
+}
+
+#[test]
+fn scripts_are_judged_by_what_follows_them() {
+    let policy = parse(
+        "version = 1
+[[exec]]
+name = 'deploy'
+file = '~/deploy.sh'
+allow = [['--dry-run', '**']]
+deny = [['prod']]
+[[exec]]
+name = 'other'
+file = '/srv/other.sh'
+allow = [['**']]",
+    );
+    let script = [Path::new("/home/alice/deploy.sh")];
+    let judge = |words: &[&str]| {
+        let words: Vec<Vec<u8>> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
+        policy.judge_script(&script, Some(&words)).action
+    };
+    assert_eq!(judge(&["--dry-run", "x"]), Action::Allow);
+    assert_eq!(judge(&["prod"]), Action::Deny);
+    assert_eq!(judge(&[]), Action::Approve);
+    assert_eq!(policy.judge_script(&script, None).action, Action::Deny);
+    let opened = policy.judge_script(&[Path::new("/srv/other.sh")], None);
+    assert_eq!((opened.action, opened.rule.as_str()), (Action::Approve, "other"));
+    assert_eq!(policy.judge_script(&[], None).action, Action::Deny);
+}
+
+#[test]
+fn every_setting_arrives() {
+    let policy = parse(
+        "version = 1
+allow_software_passkey = true
+[session]
+namespaces = true
+debuggers = true
+io_uring = true
+i386 = true
+devices = ['/dev/kvm', '/dev/fuse']
+max_holds = 3
+[defaults]
+timeout = '2m'
+verify = 'pin'
+require = 'seal'
+interpreters = ['lua']
+[[exec]]
+name = 'a'
+file = ['~/bin/a', '/bin/a']
+[[exec]]
+name = 'b'
+file = '/bin/b'
+timeout = '5s'
+verify = 'presence'",
+    );
+    assert!(policy.allow_software_passkey());
+    let session = policy.session();
+    assert!(session.namespaces && session.debuggers && session.io_uring && session.i386);
+    assert_eq!(session.devices, [Path::new("/dev/kvm"), Path::new("/dev/fuse")]);
+    assert_eq!(session.max_holds, 3);
+    assert!(policy.defaults().require_seal);
+    assert_eq!(policy.interpreters(), ["lua"]);
+    let files: Vec<&Path> = policy.exec_files().collect();
+    assert_eq!(files, [Path::new("/home/alice/bin/a"), Path::new("/bin/a"), Path::new("/bin/b")]);
+    let a = policy.judge_exec(&[Path::new("/bin/a")], &[]);
+    assert_eq!((a.timeout, a.verify), (Duration::from_secs(120), Verify::Pin));
+    let b = policy.judge_exec(&[Path::new("/bin/b")], &[]);
+    assert_eq!((b.timeout, b.verify), (Duration::from_secs(5), Verify::Presence));
+}
+
+#[test]
+fn defaults() {
+    let policy = parse("version = 1");
+    assert!(!policy.allow_software_passkey());
+    assert_eq!(policy.session(), &crate::policy::Session::default());
+    assert_eq!(policy.session().max_holds, 64);
+    assert_eq!(policy.defaults().timeout, Duration::from_secs(120));
+    assert_eq!(policy.interpreters().len(), 10);
+    assert_eq!(policy.exec_files().count(), 0);
+}
+
+#[test]
+fn several_sources_are_one_policy() {
+    let drop_in = "version = 1\n[[exec]]\nname = 'a'\nfile = '/bin/a'";
+    let policy = try_parse(&["version = 1\n[defaults]\ntimeout = '7s'", drop_in]).unwrap();
+    let verdict = policy.judge_exec(&[Path::new("/bin/a")], &[b"a".to_vec()]);
+    assert_eq!(verdict.timeout, Duration::from_secs(7));
+    assert_eq!(verdict.because, "policy.d/1.toml:2:1: otherwise = \"approve\"");
+}
+
+#[test]
+fn the_hash_covers_names_texts_and_order() {
+    let hash = |texts: &[&str]| try_parse(texts).unwrap().sha256().to_owned();
+    let (a, b) = ("version = 1 # a\n", "version = 1 # b\n");
+    let all = [hash(&[a]), hash(&[b]), hash(&[a, b]), hash(&[b, a]), hash(&[a, b, a])];
+    assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
+    assert_eq!(all[0].len(), 43);
+    assert_eq!(hash(&[a]), hash(&[a]));
+}
+
+proptest! {
+    /// Whatever stands in argv[0], a program never gets more under a foreign name than under its own.
+    #[test]
+    fn a_foreign_name_never_helps(name in "[a-z/]{0,6}", words in prop::collection::vec("(push|--force|status|x)", 0..4)) {
+        let policy = parse(GIT);
+        prop_assume!(name.rsplit('/').next() != Some("git"));
+        let argv: Vec<&str> = std::iter::once(name.as_str()).chain(words.iter().map(String::as_str)).collect();
+        prop_assert_eq!(action(&policy, &["/usr/bin/git"], &argv), Action::Deny);
+    }
+
+    /// No text makes the parser panic.
+    #[test]
+    fn any_text_parses_or_complains(text in "(version = 1\n)?(\\[\\[exec\\]\\]|\\[session\\]|name|file|=|'a'|\"/b\"|\\[|\\]|\n|,|é|\\PC| ){0,40}") {
+        if let Err(errors) = try_parse(&[&text]) {
+            prop_assert!(!errors.problems().is_empty());
+            prop_assert!(errors.to_string().contains("error"));
+        }
+    }
+}
