@@ -128,6 +128,10 @@ impl Reader<'_> {
                 }
                 "session" => self.session(keys, value),
                 "defaults" => self.defaults(keys, value),
+                "exec" if value.get_ref().is_table() => {
+                    let problem = Problem::new(keys.place(value.span()), "`exec` is a list of rules");
+                    keys.complain(problem.help("every rule starts with [[exec]], in two pairs of brackets"));
+                }
                 "exec" => {
                     for rule in keys.array(value, "exec").unwrap_or_default() {
                         let draft = exec::read(keys, rule);

@@ -57,13 +57,14 @@ impl Pattern {
                     resume = Some((word, at));
                     continue;
                 }
-                Some(Word::One(pieces)) if at < arguments.len() => {
-                    if fits(pieces, arguments[at].as_ref()) {
+                Some(Word::One(pieces)) => match arguments.get(at) {
+                    None => return false,
+                    Some(argument) if fits(pieces, argument.as_ref()) => {
                         (word, at) = (word + 1, at + 1);
                         continue;
                     }
-                }
-                Some(Word::One(_)) => return false,
+                    Some(_) => {}
+                },
                 None if at == arguments.len() => return true,
                 None => {}
             }
