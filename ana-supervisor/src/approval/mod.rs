@@ -1,1 +1,128 @@
-//! approval
+//! From a judged operation to a decided one: a person is asked, and signs with a passkey or refuses.
+//!
+//! Takes [`Judged`] by value, gives [`Decided`]. Nothing outside this room can make a `Decided` that approves
+//! against the policy: either a rule allows ([`Decided::by_rule`]), or an [`assertion`] over exactly this
+//! operation's challenge was verified. The [`state`] machine does no IO and reads no clock; the [`desk`] puts
+//! many of them behind one lock. It never writes evidence: that is the next stage's.
+
+pub mod assertion;
+pub mod authenticator;
+mod client_data;
+mod cose;
+pub mod desk;
+pub mod keyfile;
+pub mod passkeys;
+pub mod software;
+pub mod state;
+
+#[cfg(test)]
+mod samples;
+
+use std::sync::Arc;
+
+use crate::{
+    operation::Operation,
+    policy::{Action, Verdict},
+};
+
+pub use assertion::{Assertion, AssertionError, Verified};
+pub use desk::{Desk, DeskError};
+
+/// An operation with the policy's verdict on it.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    pub operation: Arc<Operation>,
+    pub verdict: Verdict,
+}
+
+/// An operation that is answered for good. Only this room makes one; the evidence room takes it by value.
+#[must_use = "a decision has to be recorded before anything else happens"]
+#[derive(Debug)]
+pub struct Decided {
+    judged: Box<Judged>,
+    reason: Reason,
+}
+
+/// Why an operation was answered the way it was.
+#[derive(Clone, Debug)]
+pub enum Reason {
+    /// The policy allows or denies it; nobody was asked.
+    Rule { rule: String, because: String },
+    /// A person signed exactly this operation.
+    Person { approver: String, assertion: Box<Verified> },
+    /// A person (or ana itself, for the reason given) said no.
+    Refused { by: String, reason: String },
+    /// Nobody answered in time.
+    TimedOut { seconds: u64 },
+    /// The process that asked is gone.
+    ProcessEnded,
+    /// Too many operations wait already.
+    QueueFull { limit: usize },
+}
+
+impl Decided {
+    /// What the policy decided alone.
+    ///
+    /// # Errors
+    /// Gives the judgement back when the verdict is to ask a person: only the [`Desk`] decides that.
+    pub fn by_rule(judged: Judged) -> Result<Self, Judged> {
+        match judged.verdict.action {
+            Action::Allow | Action::Deny => {
+                let reason = Reason::Rule {
+                    rule: judged.verdict.rule.clone(),
+                    because: judged.verdict.because.clone(),
+                };
+                Ok(Self::new(judged, reason))
+            }
+            Action::Approve => Err(judged),
+        }
+    }
+
+    /// A refusal that needs neither rule nor person: `by` is who refuses, usually "ana".
+    pub fn refused(judged: Judged, by: &str, reason: &str) -> Self {
+        Self::new(judged, Reason::Refused { by: by.to_owned(), reason: reason.to_owned() })
+    }
+
+    fn new(judged: Judged, reason: Reason) -> Self {
+        Self { judged: Box::new(judged), reason }
+    }
+
+    pub fn operation(&self) -> &Arc<Operation> {
+        &self.judged.operation
+    }
+
+    pub fn verdict(&self) -> &Verdict {
+        &self.judged.verdict
+    }
+
+    pub fn reason(&self) -> &Reason {
+        &self.reason
+    }
+
+    /// May it go on (once it is recorded)?
+    pub fn approved(&self) -> bool {
+        match &self.reason {
+            Reason::Rule { .. } => self.judged.verdict.action == Action::Allow,
+            Reason::Person { .. } => true,
+            Reason::Refused { .. }
+            | Reason::TimedOut { .. }
+            | Reason::ProcessEnded
+            | Reason::QueueFull { .. } => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Rule { rule, because } if because.is_empty() => write!(f, "rule \"{rule}\""),
+            Self::Rule { rule, because } => write!(f, "rule \"{rule}\": {because}"),
+            Self::Person { approver, .. } => write!(f, "approved by {approver}"),
+            Self::Refused { by, reason } if reason.is_empty() => write!(f, "refused by {by}"),
+            Self::Refused { by, reason } => write!(f, "refused by {by}: {reason}"),
+            Self::TimedOut { seconds } => write!(f, "timed out after {seconds}s"),
+            Self::ProcessEnded => write!(f, "the process that asked has ended"),
+            Self::QueueFull { limit } => write!(f, "{limit} operations wait already"),
+        }
+    }
+}
