@@ -12,10 +12,10 @@ pub mod state;
 pub mod sys;
 
 // The flow.
-pub mod policy;
 pub mod approval;
 pub mod evidence;
 pub mod kernel;
+pub mod policy;
 
 // The people's side.
 pub mod cli;

@@ -99,6 +99,17 @@ impl Folder {
         self.enter(OsStr::new(name), OFlag::O_RDONLY, missing)
     }
 
+    /// Another handle on the same open folder.
+    ///
+    /// # Errors
+    /// There are too many open files.
+    pub fn try_clone(&self) -> Result<Self, StateError> {
+        let fd = self.fd.try_clone();
+        let fd = fd.map_err(|source| StateError::Read { path: self.path.clone(), source })?;
+        let (path, loose) = (self.path.clone(), Arc::clone(&self.loose));
+        Ok(Self { fd, path, strictness: self.strictness, loose })
+    }
+
     /// The folder's absolute path, for messages and for calls that know no file descriptors (bind).
     pub fn path(&self) -> &Path {
         &self.path
@@ -147,11 +158,12 @@ impl Folder {
         let path = self.path.join(name);
         // Non-blocking: a fifo in the file's place must not stop us.
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-        let fd = openat(&self.fd, name, flags, Mode::from_bits_truncate(mode)).map_err(|errno| match errno {
-            Errno::ENOENT => StateError::Missing { path: path.clone() },
-            Errno::ELOOP | Errno::EISDIR | Errno::ENXIO => StateError::NotAFile { path: path.clone() },
-            source => StateError::Open { path: path.clone(), source },
-        })?;
+        let fd =
+            openat(&self.fd, name, flags, Mode::from_bits_truncate(mode)).map_err(|errno| match errno {
+                Errno::ENOENT => StateError::Missing { path: path.clone() },
+                Errno::ELOOP | Errno::EISDIR | Errno::ENXIO => StateError::NotAFile { path: path.clone() },
+                source => StateError::Open { path: path.clone(), source },
+            })?;
         let file = File::from(fd);
         let metadata = file.metadata().map_err(|source| StateError::Read { path: path.clone(), source })?;
         if !metadata.is_file() {

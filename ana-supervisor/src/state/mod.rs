@@ -120,7 +120,8 @@ impl State {
             Err(error) if error.is_missing() => return Ok(sources),
             Err(error) => return Err(error),
         };
-        let names = more.names()?.into_iter().filter(|name| name.ends_with(".toml") && !name.starts_with('.'));
+        let names =
+            more.names()?.into_iter().filter(|name| name.ends_with(".toml") && !name.starts_with('.'));
         for name in names {
             if sources.len() > POLICY_FILES_MAX {
                 return Err(StateError::TooMany { path: more.path().to_path_buf(), limit: POLICY_FILES_MAX });
@@ -200,7 +201,9 @@ impl State {
     /// The one line to show when [`State::development`] is true.
     pub fn warning(&self) -> Option<String> {
         self.loose.get().map(|why| {
-            format!("{why}: fit to try ana out, not to protect anything; every record is marked \"development\"")
+            format!(
+                "{why}: fit to try ana out, not to protect anything; every record is marked \"development\""
+            )
         })
     }
 
@@ -215,6 +218,7 @@ fn source(folder: &Folder, name: &str) -> Result<Option<policy::Source>, StateEr
         return Ok(None);
     };
     let path = folder.path().join(name);
-    let text = String::from_utf8(bytes).map_err(|source| StateError::NotText { path: path.clone(), source })?;
+    let text =
+        String::from_utf8(bytes).map_err(|source| StateError::NotText { path: path.clone(), source })?;
     Ok(Some(policy::Source { name: path.display().to_string(), text }))
 }
