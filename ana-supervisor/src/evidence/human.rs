@@ -2,6 +2,8 @@
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as B64};
 
+use serde::Deserialize;
+
 use super::record::AssertionRecord;
 use crate::approval::assertion::{self, Assertion, Expected, Passkey};
 use crate::operation::Operation;
@@ -21,8 +23,7 @@ pub struct WebAuthn;
 impl HumanProof for WebAuthn {
     fn check(&self, operation: &Operation, record: &AssertionRecord) -> Result<(), String> {
         let challenge = operation.challenge().map_err(|error| error.to_string())?;
-        // Passkeys enrolled through the command line; no web page can ask for them.
-        let rp_id = format!("ana:{}", operation.host);
+        let rp_id = rp_id(record).ok_or("the client data names no rp id of the form ana:HOST")?;
         let flags = B64.decode(&record.authenticator_data).ok().and_then(|data| data.get(32).copied());
         let flags = flags.ok_or("the authenticator data is too short")?;
         let offered = [Passkey {
@@ -48,6 +49,19 @@ impl HumanProof for WebAuthn {
         };
         assertion::verify(&assertion, &expected).map(drop).map_err(|error| error.to_string())
     }
+}
+
+/// The rp id that the assertion was made for: its origin, which is the same text. Passkeys that are enrolled through
+/// the command line have `ana:HOST`, which no web page can ask for. (The signature covers it: the check compares its
+/// hash in the authenticator data.)
+pub(crate) fn rp_id(record: &AssertionRecord) -> Option<String> {
+    #[derive(Deserialize)]
+    struct ClientData {
+        origin: String,
+    }
+    let client_data = B64.decode(&record.client_data_json).ok()?;
+    let client_data: ClientData = serde_json::from_slice(&client_data).ok()?;
+    client_data.origin.starts_with("ana:").then_some(client_data.origin)
 }
 
 /// The challenge, as records carry it.

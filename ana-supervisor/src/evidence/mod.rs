@@ -12,22 +12,22 @@ mod decision;
 mod error;
 pub mod human;
 mod key;
-//pub mod read;
+pub mod read;
 pub mod record;
 pub mod sign;
 pub mod store;
 #[cfg(test)]
 mod tests;
-//pub mod trust;
-//pub mod verify;
+pub mod trust;
+pub mod verify;
 
 pub use decision::Recorded;
 pub use error::EvidenceError;
 pub use key::{KeyError, RecordKey};
 pub use record::{AssertionRecord, Entry, Event, Payload, RecordedVerdict};
 pub use store::{Receipt, Store};
-//pub use trust::Trust;
-//pub use verify::{BadRecord, Report, VerifyError, verify};
+pub use trust::{Trust, TrustError};
+pub use verify::{BadRecord, Report, VerifyError, verify};
 
 /// The longest line that is written or read, in bytes. An exec with as many arguments as Linux allows (6 MiB)
 /// still fits, escaped and encoded.

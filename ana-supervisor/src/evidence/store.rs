@@ -34,17 +34,15 @@ pub struct Store {
     host: String,
     development: Arc<OnceLock<String>>,
     tail: Mutex<Option<Tail>>,
-    disk: Disk,
-    segment_bytes_max: u64,
+    pub(super) disk: Disk,
+    pub(super) segment_bytes_max: u64,
 }
 
 /// The two calls that decide whether a record is there; tests put failing ones in their place.
-struct Disk {
-    write: Call<dyn Fn(&File, &[u8]) -> io::Result<usize> + Send + Sync>,
-    sync: Call<dyn Fn(&File) -> io::Result<()> + Send + Sync>,
+pub(super) struct Disk {
+    pub(super) write: Box<dyn Fn(&File, &[u8]) -> io::Result<usize> + Send + Sync>,
+    pub(super) sync: Box<dyn Fn(&File) -> io::Result<()> + Send + Sync>,
 }
-
-type Call<F> = Box<F>;
 
 impl Default for Disk {
     fn default() -> Self {
@@ -85,18 +83,30 @@ impl Store {
         let mut payload = self.payload(entry)?;
         let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
         let _lock = lock(&self.folder)?;
-        let (tail, torn) = Tail::refresh(&mut tail, &self.folder)?;
-        if let Some(torn) = torn {
-            tail.cut(&self.folder)?;
-            let detail = json!({
-                "bytes": torn,
-                "segment": chain::segment_name(tail.number),
-                "reason": "the unfinished record of a writer that was stopped",
-            });
-            let mut loss = self.payload(Entry::new(Event::Loss).detail(detail))?;
-            self.put(tail, &mut loss)?;
+        self.append_locked(&mut tail, &mut payload)
+    }
+
+    /// Ends the sessions that a supervisor left without an end when it died; to be called at a start, with what tells
+    /// whether a session is running. Gives the sessions that were ended.
+    ///
+    /// # Errors
+    /// The log cannot be read, or as [`Store::append`].
+    pub fn end_abandoned(&self, live: &dyn Fn(&str) -> bool) -> Result<Vec<String>, EvidenceError> {
+        // Most of the time there is nothing to do, and no reason to keep anybody waiting.
+        if super::read::open_sessions(&self.folder)?.iter().all(|session| live(session)) {
+            return Ok(Vec::new());
         }
-        self.put(tail, &mut payload)
+        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let _lock = lock(&self.folder)?;
+        // Again, under the lock: another process may be at it too.
+        let mut abandoned = super::read::open_sessions_locked(&self.folder)?;
+        abandoned.retain(|session| !live(session));
+        for session in &abandoned {
+            let detail = json!({ "reason": "the supervisor died", "abandoned": true });
+            let entry = Entry::new(Event::SessionEnd).session(session).detail(detail);
+            self.append_locked(&mut tail, &mut self.payload(entry)?)?;
+        }
+        Ok(abandoned)
     }
 
     /// The key that signs this machine's records.
@@ -104,8 +114,22 @@ impl Store {
         self.signer.public().kid()
     }
 
-    pub(crate) fn folder(&self) -> &Folder {
-        &self.folder
+    fn append_locked(
+        &self,
+        tail: &mut Option<Tail>,
+        payload: &mut Payload,
+    ) -> Result<Receipt, EvidenceError> {
+        let (tail, torn) = Tail::refresh(tail, &self.folder)?;
+        if let Some(torn) = torn {
+            tail.cut(&self.folder)?;
+            let detail = json!({
+                "bytes": torn,
+                "segment": chain::segment_name(tail.number),
+                "reason": "the unfinished record of a writer that was stopped",
+            });
+            self.put(tail, &mut self.payload(Entry::new(Event::Loss).detail(detail))?)?;
+        }
+        self.put(tail, payload)
     }
 
     fn payload(&self, entry: Entry) -> Result<Payload, EvidenceError> {

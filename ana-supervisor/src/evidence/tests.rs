@@ -1,13 +1,15 @@
-//! Tests of the room as a whole; [`bench`](self) helpers stand first.
+//! Tests of the room as a whole, and what they share.
 
 mod append;
+mod tamper;
 
-use std::sync::Arc;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{Entry, Event, RecordedVerdict, Store};
+use super::{Entry, Event, Payload, RecordedVerdict, Report, Store, Trust, VerifyError};
 use crate::operation::{Bytes, Environment, Exec, File, Ids, Kind, Operation, Requester, Verify};
 use crate::state::State;
 
@@ -19,7 +21,10 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::at(tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    pub(super) fn at(folder: TempDir) -> Self {
         let state = State::open(Some(folder.path())).expect("the state opens");
         Self { folder, state }
     }
@@ -28,9 +33,50 @@ impl Bench {
         Store::open(&self.state).expect("the store opens")
     }
 
-    pub(super) fn segment(&self, number: u32) -> Vec<u8> {
-        std::fs::read(self.folder.path().join(format!("evidence/{number:06}.jsonl"))).expect("the segment")
+    pub(super) fn evidence(&self) -> PathBuf {
+        self.folder.path().join("evidence")
     }
+
+    pub(super) fn segment_path(&self, number: u32) -> PathBuf {
+        self.folder.path().join(format!("evidence/{number:06}.jsonl"))
+    }
+
+    pub(super) fn segment(&self, number: u32) -> Vec<u8> {
+        std::fs::read(self.segment_path(number)).expect("the segment")
+    }
+
+    pub(super) fn trust(&self) -> Trust {
+        let passkeys = Some((self.state.base_dir(), "passkeys.json"));
+        Trust::load(Some(self.state.keys_dir()), passkeys, None).expect("the keys")
+    }
+
+    pub(super) fn verify_with(&self, live: &dyn Fn(&str) -> bool) -> Result<Report, VerifyError> {
+        super::verify(self.state.evidence_dir(), &self.trust(), live)
+    }
+
+    /// With no session running.
+    pub(super) fn verify(&self) -> Result<Report, VerifyError> {
+        self.verify_with(&|_| false)
+    }
+
+    pub(super) fn payloads(&self) -> Vec<Payload> {
+        let mut payloads = Vec::new();
+        let each = |payload| {
+            payloads.push(payload);
+            ControlFlow::Continue(())
+        };
+        super::read::payloads(self.state.evidence_dir(), each).expect("readable");
+        payloads
+    }
+}
+
+/// Whether we are root; says that the test is skipped when not.
+pub(super) fn needs_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: needs root");
+    }
+    root
 }
 
 pub(super) fn operation(id: u32, session: &str) -> Operation {
@@ -81,8 +127,4 @@ pub(super) fn allowed_by_rule(id: u32, session: &str) -> Entry {
         rule: Some("git".into()),
         ..Entry::new(Event::Decision).session(session).policy("p").detail(json!({"decided_by": "rule"}))
     }
-}
-
-pub(super) fn shared(store: Store) -> Arc<Store> {
-    Arc::new(store)
 }

@@ -173,8 +173,8 @@ impl State {
     }
 
     /// Where the enrolled passkeys lie.
-    pub fn passkeys_file(&self) -> &Path {
-        &self.paths.passkeys
+    pub fn passkeys_file(&self) -> PathBuf {
+        self.paths.passkeys.clone()
     }
 
     /// The bytes of `passkeys.json`, `None` when nothing is enrolled yet.
