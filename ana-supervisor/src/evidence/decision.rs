@@ -77,15 +77,17 @@ fn entry(decided: &Decided) -> Entry {
 fn reason(reason: &Reason) -> (DecidedBy, Option<AssertionRecord>, Value) {
     match reason {
         Reason::Rule { rule: _, because } => (DecidedBy::Rule, None, json!({ "because": because })),
-        Reason::Person { approver, kind, public_key, assertion } => {
+        Reason::Person { approver, assertion: verified } => {
+            let assertion = verified.assertion();
             let record = AssertionRecord {
                 credential_id: assertion.credential_id.clone(),
                 approver: approver.clone(),
-                public_key: public_key.clone(),
+                public_key: verified.public_key().to_owned(),
                 authenticator_data: assertion.authenticator_data.clone(),
                 client_data_json: assertion.client_data_json.clone(),
                 signature: assertion.signature.clone(),
             };
+            let kind = verified.kind().to_string();
             (DecidedBy::Person, Some(record), json!({ "by": approver, "passkey": kind }))
         }
         Reason::Refused { by, reason } => (DecidedBy::Person, None, json!({ "by": by, "because": reason })),
@@ -95,6 +97,6 @@ fn reason(reason: &Reason) -> (DecidedBy, Option<AssertionRecord>, Value) {
             json!({ "because": format!("timed out after {seconds}s"), "seconds": seconds }),
         ),
         Reason::ProcessEnded => (DecidedBy::System, None, json!({ "because": "the process ended" })),
-        Reason::QueueFull => (DecidedBy::System, None, json!({ "because": "too many holds" })),
+        Reason::QueueFull { .. } => (DecidedBy::System, None, json!({ "because": reason.to_string() })),
     }
 }

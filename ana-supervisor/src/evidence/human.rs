@@ -5,7 +5,8 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as B64};
 use serde::Deserialize;
 
 use super::record::AssertionRecord;
-use crate::approval::assertion::{self, Assertion, Expected, Passkey};
+use crate::approval::assertion::{self, Assertion, Expected};
+use crate::approval::passkeys::{Kind, Passkey};
 use crate::operation::Operation;
 use crate::operation::canonical::CanonicalError;
 
@@ -27,6 +28,12 @@ impl HumanProof for WebAuthn {
         let flags = B64.decode(&record.authenticator_data).ok().and_then(|data| data.get(32).copied());
         let flags = flags.ok_or("the authenticator data is too short")?;
         let offered = [Passkey {
+            name: record.approver.clone(),
+            kind: Kind::Software,
+            aaguid: String::new(),
+            created: String::new(),
+            approver: record.approver.clone(),
+            key_file: None,
             credential_id: record.credential_id.clone(),
             public_key: record.public_key.clone(),
             be: flags & 0x08 != 0,
