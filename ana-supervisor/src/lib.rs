@@ -14,8 +14,15 @@ pub mod sys;
 // The flow.
 pub mod approval;
 pub mod evidence;
+pub mod gate;
 pub mod kernel;
+pub mod launch;
+pub mod pipeline;
 pub mod policy;
+
+// Around it.
+pub mod api;
+pub mod supervisor;
 
 // The people's side.
 pub mod cli;

@@ -69,9 +69,12 @@ pub fn run(socket: UnixStream) -> Result<(), LeaderError> {
         stdout: pipes[1].is_some(),
         stderr: pipes[2].is_some(),
     };
-    let ends: Vec<_> = stage.master.iter().chain(pipes.iter().flatten()).map(AsFd::as_fd).collect();
-    socket.send(&ready, &ends)?;
-    drop((ends, pipes));
+    {
+        let ends: Vec<_> = stage.master.iter().chain(pipes.iter().flatten()).map(AsFd::as_fd).collect();
+        socket.send(&ready, &ends)?;
+    }
+    // Only ana-run may hold these, or the agent would never see the end of its input.
+    drop(pipes);
     match socket.receive()? {
         Some(ToLeader::Go) => {}
         _ => return Ok(()),
@@ -159,6 +162,8 @@ fn start(
 
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&children), None)?;
     let events = SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    socket.send(&FromLeader::Started { pid: agent.as_raw() }, &[])?;
+    // Ends with the agent's exec, which may be held for as long as a person takes.
     let mut text = Vec::new();
     failure.read_to_end(&mut text)?;
     if !text.is_empty() {
@@ -166,7 +171,6 @@ fn start(
         waitpid(agent, None)?;
         return Ok(socket.send(&FromLeader::Failed(failure), &[])?);
     }
-    socket.send(&FromLeader::Started { pid: agent.as_raw() }, &[])?;
     Job { socket, agent, terminal: slave }.control(&events)
 }
 
@@ -241,14 +245,14 @@ impl Job {
             ToLeader::Signal(number) => {
                 if let Ok(signal) = Signal::try_from(*number) {
                     // It may just have ended: its exit is on the way.
-                    drop(kill(group, signal));
+                    kill(group, signal).ok();
                 }
             }
             ToLeader::Continue => {
                 if let Some(terminal) = &self.terminal {
-                    drop(nix::unistd::tcsetpgrp(terminal, self.agent));
+                    nix::unistd::tcsetpgrp(terminal, self.agent).ok();
                 }
-                drop(kill(group, Signal::SIGCONT));
+                kill(group, Signal::SIGCONT).ok();
             }
             ToLeader::Prepare(_) | ToLeader::Go => {}
         }

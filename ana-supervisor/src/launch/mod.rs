@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod child;
 pub mod filter;
 pub mod leader;
+pub mod pids;
 pub mod seal;
 pub mod spec;
 pub mod terminal;

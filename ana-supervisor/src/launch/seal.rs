@@ -55,7 +55,7 @@ pub fn prepare(seal: &Seal) -> Result<Option<RulesetCreated>, SealError> {
     }
     // Refer has to be handled and allowed too: without it every rename between folders fails with EXDEV.
     let writing = AccessFs::WriteFile | AccessFs::Refer;
-    let mut ruleset = Ruleset::from(ABI::V6).set_compatibility(CompatLevel::HardRequirement);
+    let mut ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
     if seal.memory {
         ruleset = ruleset.handle_access(writing)?;
     }

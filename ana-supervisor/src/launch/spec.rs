@@ -101,7 +101,7 @@ pub struct Switches {
 pub enum FromLeader {
     /// Everything is set up; the descriptors named true come with it, in this order.
     Ready { master: bool, stdin: bool, stdout: bool, stderr: bool },
-    /// The agent runs.
+    /// The agent's process exists; its exec may still fail.
     Started { pid: i32 },
     /// The agent could not be started.
     Failed(Failure),

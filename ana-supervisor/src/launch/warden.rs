@@ -40,7 +40,7 @@ pub enum WardenError {
     Cgroup(#[from] cgroup::CgroupError),
 }
 
-/// What the warden watches over; with it come the supervisor's pidfd and the fanotify group.
+/// What the warden watches over; with it come the supervisor's pidfd, the fanotify group and the session's lock.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Charge {
     pub session: String,
@@ -77,7 +77,7 @@ pub fn run(socket: UnixStream) -> Result<Watch, WardenError> {
     nix::unistd::setsid()?;
     let mut socket = Blocking::new(socket, REQUEST_MAX);
     let charge: Charge = socket.receive()?.ok_or(WardenError::Protocol)?;
-    let [supervisor, gate]: [OwnedFd; 2] = socket.take_fds().try_into().map_err(|_fds| WardenError::Protocol)?;
+    let [supervisor, gate, lock]: [OwnedFd; 3] = socket.take_fds().try_into().map_err(|_fds| WardenError::Protocol)?;
     socket.send(&Done, &[])?;
 
     loop {
@@ -99,15 +99,16 @@ pub fn run(socket: UnixStream) -> Result<Watch, WardenError> {
     // Nobody of the session is left: now the gate and the guard may go.
     drop(gate);
     clear(&charge);
+    drop(lock);
     Ok(Watch::Avenged(charge))
 }
 
 /// Removes what a session leaves behind once its processes are dead. What is not there any more is fine.
 pub fn clear(charge: &Charge) {
-    crate::kernel::pins::unpin(&charge.pins);
-    drop(cgroup::remove(&charge.cgroup));
-    drop(fs::remove_file(&charge.socket));
+    crate::kernel::pins::unpin(&charge.pins).ok();
+    cgroup::remove(&charge.cgroup).ok();
+    fs::remove_file(&charge.socket).ok();
     if let Some(pids) = &charge.pids {
-        drop(fs::remove_dir(pids));
+        fs::remove_dir(pids).ok();
     }
 }

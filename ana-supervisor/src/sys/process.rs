@@ -141,3 +141,8 @@ pub fn random(bytes: &mut [u8]) -> io::Result<()> {
         Err(_) => Err(io::Error::last_os_error()),
     }
 }
+
+/// The host's name (gethostname(2)).
+pub fn host_name() -> io::Result<String> {
+    nix::unistd::gethostname()?.into_string().map_err(|name| io::Error::other(format!("host name {name:?}")))
+}

@@ -56,7 +56,7 @@ impl Pump {
                         self.sort(report);
                     }
                     // Who asked may have given up.
-                    drop(request.send(()));
+                    request.send(()).ok();
                 }
             }
         }

@@ -1,0 +1,71 @@
+//! What a crashed session left behind: its processes, its cgroups, its pinned links. First kill, then unpin.
+
+use std::{fs, io, path::Path, time::Duration};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use super::setup::PINS;
+use crate::{
+    api::client,
+    launch::cgroup::{self, Hierarchy},
+    kernel::pins,
+};
+
+/// A cgroup without pins may belong to a session that is just starting.
+const STARTING: Duration = Duration::from_secs(60);
+
+/// The lock of a living session: held by its supervisor and its warden, released by the kernel when both are gone. It
+/// lies on the folder of the pins, which only root can open.
+pub fn lock(session: &str) -> io::Result<Flock<fs::File>> {
+    let folder = fs::File::open(Path::new(PINS).join(session))?;
+    Flock::lock(folder, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno.into())
+}
+
+/// Whether a supervisor or a warden keeps this session.
+pub fn is_live(session: &str) -> bool {
+    match lock(session) {
+        Ok(_released_at_once) => false,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    }
+}
+
+/// The ids of the sessions that nobody keeps any more.
+pub fn remains(hierarchy: &Hierarchy) -> Vec<String> {
+    let mut found = pins::leftovers(Path::new(PINS)).unwrap_or_default();
+    found.retain(|session| !is_live(session));
+    for entry in fs::read_dir(hierarchy.base()).into_iter().flatten().flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let settled = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+        let is_session = entry.file_type().is_ok_and(|t| t.is_dir()) && !Path::new(PINS).join(&name).exists();
+        if is_session && settled.is_some_and(|age| age > STARTING) && !found.contains(&name) {
+            found.push(name);
+        }
+    }
+    found
+}
+
+/// Kills and removes what dead sessions left; returns their ids.
+pub fn clean(hierarchy: &Hierarchy, run: &Path) -> Vec<String> {
+    let mut cleaned = remains(hierarchy);
+    cleaned.retain(|session| {
+        let path = hierarchy.base().join(session);
+        if path.exists()
+            && let Err(error) = cgroup::kill(&path, super::KILL_LIMIT).and_then(|()| cgroup::remove(&path))
+        {
+            // Its guard stays pinned: nothing of it runs unguarded.
+            tracing::error!(session, error = &error as &dyn std::error::Error, "a dead session could not be killed");
+            return false;
+        }
+        pins::unpin(&Path::new(PINS).join(session)).ok();
+        if let Some(mount) = crate::launch::pids::mount_of_v1() {
+            fs::remove_dir(mount.join(format!("ana-{session}"))).ok();
+        }
+        true
+    });
+    for (session, socket) in client::sockets(run) {
+        if !is_live(&session) && std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            fs::remove_file(&socket).ok();
+        }
+    }
+    cleaned
+}

@@ -1,0 +1,464 @@
+//! The session as its owner sees it: the conversation with `ana-run`, from the command to its exit status.
+
+use std::{collections::HashSet, os::fd::AsFd, sync::Arc, time::Duration};
+
+use nix::unistd::Pid;
+use serde_json::json;
+use tokio::{net::UnixStream, sync::watch};
+
+use super::{
+    KILL_LIMIT, OWNER_LIMIT, Options, SupervisorError, io as doing,
+    setup::{self, Door, Prepared, tell_leader},
+};
+use crate::{
+    api::{
+        frame::{self, Assembly, REQUEST_MAX, SMALL_REQUEST_MAX},
+        peer,
+        server::{self, Context},
+        wire::{Reply, Request, SessionInfo},
+    },
+    evidence::{Entry, Event},
+    gate::process::{Baseline, Namespaces},
+    launch::spec::{Failure, FromLeader, Preparation, Spec, ToLeader},
+    pipeline::chain,
+    sys,
+};
+
+/// How often the guard's counters are looked at.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The owner's connection.
+struct Owner {
+    stream: UnixStream,
+    peer: sys::socket::Peer,
+    assembly: Assembly,
+}
+
+impl Owner {
+    async fn send(&self, reply: &Reply) -> Result<(), SupervisorError> {
+        frame::send(&self.stream, reply, &[]).await.map_err(doing("talk to ana-run"))
+    }
+}
+
+/// Serves the session behind `door` to its end.
+///
+/// # Errors
+/// The session could not be started; `ana-run` has been told.
+pub async fn session(options: Options, door: Door, oom_score: Option<String>) -> Result<(), SupervisorError> {
+    let accepted = tokio::time::timeout(OWNER_LIMIT, accept(&options, &door)).await;
+    let (owner, spec) = match accepted {
+        Ok(accepted) => accepted?,
+        Err(_elapsed) => {
+            std::fs::remove_file(&door.socket).ok();
+            return Err(SupervisorError::Protocol("ana-run"));
+        }
+    };
+    let result = Box::pin(run(&options, door, owner, spec, oom_score)).await;
+    if let Err(error) = &result {
+        tracing::error!(error = error as &dyn std::error::Error, "the session failed");
+    }
+    result
+}
+
+/// Waits for exactly the `ana-run` that started us.
+async fn accept(options: &Options, door: &Door) -> Result<(Owner, Box<Spec>), SupervisorError> {
+    loop {
+        let (stream, _) = door.listener.accept().await.map_err(doing("accept ana-run"))?;
+        let peer = sys::socket::peer(stream.as_fd()).map_err(doing("look at who connects"))?;
+        let started = crate::gate::process::start_time(peer.pid).unwrap_or_default();
+        let is_owner = (peer.pid.as_raw(), started) == options.owner
+            && peer::may_answer(&peer, &door.hierarchy, door.account.identity.uid).is_ok();
+        if !is_owner {
+            let why = "the session is just starting".to_owned();
+            frame::send(&stream, &Reply::Refused { why }, &[]).await.ok();
+            continue;
+        }
+        let mut owner = Owner { stream, peer, assembly: Assembly::new(REQUEST_MAX) };
+        let first = frame::receive(&owner.stream, &mut owner.assembly).await.map_err(doing("hear from ana-run"))?;
+        let Some(Request::Launch(mut spec)) = first else { return Err(SupervisorError::Protocol("ana-run")) };
+        owner.assembly.limit(SMALL_REQUEST_MAX);
+        if owner.peer.uid == 0 {
+            door.account.adopt(&mut spec);
+        }
+        return Ok((owner, spec));
+    }
+}
+
+async fn run(
+    options: &Options,
+    door: Door,
+    owner: Owner,
+    spec: Box<Spec>,
+    oom_score: Option<String>,
+) -> Result<(), SupervisorError> {
+    let prepared = match setup::prepare(options, &door, &spec) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            std::fs::remove_file(&door.socket).ok();
+            let why = match &error {
+                SupervisorError::Policy(rendered) => rendered.clone(),
+                other => chain(other),
+            };
+            owner.send(&Reply::Refused { why }).await?;
+            return Err(error);
+        }
+    };
+    for notice in notices(&door, &prepared) {
+        owner.send(&Reply::Notice(notice)).await?;
+    }
+    let mut running = Running::start(door, owner, spec, prepared, oom_score).await?;
+    let end = running.control().await;
+    running.finish(end).await
+}
+
+/// What a person should know before the agent starts.
+fn notices(door: &Door, prepared: &Prepared) -> Vec<String> {
+    let mut notices = Vec::new();
+    notices.extend(door.state.warning());
+    if !prepared.seal.complete() {
+        notices.push(format!(
+            "the seal is incomplete (Landlock ABI {}, namespaces = {}): a process of the session can reach others; \
+             see `ana doctor`",
+            prepared.seal.landlock_abi, prepared.switches.namespaces
+        ));
+    }
+    let switches = prepared.switches;
+    for (on, what) in [
+        (switches.debuggers, "debuggers = true: a process of the session can rewrite another one after it was judged"),
+        (switches.io_uring, "io_uring = true: its operations are seen by no filter"),
+        (switches.i386, "i386 = true: 32-bit system calls pass the base filter unchecked"),
+    ] {
+        if on {
+            notices.push(format!("[session] {what}"));
+        }
+    }
+    if let crate::launch::pids::TaskLimit::None = prepared.limit {
+        notices.push("no pids controller: the number of the session's processes is not bounded".to_owned());
+    }
+    notices
+}
+
+/// How a session ends.
+enum End {
+    /// The agent ended by itself, with this wait status.
+    Agent(i32),
+    /// The agent did not start.
+    NotStarted(Failure),
+    /// `ana-run` is gone: nobody is left to be asked.
+    OwnerGone,
+    /// Somebody or something ended it.
+    Killed(String),
+}
+
+struct Running {
+    door: Door,
+    owner: Owner,
+    prepared: Prepared,
+    leader: UnixStream,
+    leader_process: std::process::Child,
+    leader_assembly: Assembly,
+    info: watch::Sender<SessionInfo>,
+    interactive: bool,
+    baseline: Baseline,
+    /// The questions that `ana-run` has been shown.
+    shown: HashSet<String>,
+    started: std::time::Instant,
+}
+
+impl Running {
+    async fn start(
+        door: Door,
+        owner: Owner,
+        spec: Box<Spec>,
+        prepared: Prepared,
+        oom_score: Option<String>,
+    ) -> Result<Self, SupervisorError> {
+        let (leader, leader_process) = setup::start_leader(oom_score.as_deref())?;
+        let leader_pid = Pid::from_raw(leader_process.id().cast_signed());
+        let info = SessionInfo {
+            session: door.session.clone(),
+            user: door.account.name(),
+            uid: door.account.identity.uid,
+            command: crate::operation::render::shell_words(&spec.argv),
+            started_at: format!("{:.3}", jiff::Timestamp::now()),
+            pid: None,
+            pending: 0,
+            seal: if prepared.seal.complete() { "landlock" } else { "degraded" }.to_owned(),
+        };
+        let interactive = spec.interactive();
+        let environment = spec.environment.iter().map(|e| e.0.clone()).collect();
+        let mut running = Self {
+            door,
+            owner,
+            prepared,
+            leader,
+            leader_process,
+            leader_assembly: Assembly::new(REQUEST_MAX),
+            info: watch::channel(info).0,
+            interactive,
+            baseline: Baseline { agent: leader_pid, namespaces: Namespaces::default(), environment },
+            shown: HashSet::new(),
+            started: std::time::Instant::now(),
+        };
+        running.prepare_leader(&spec).await?;
+        running.baseline.namespaces = Namespaces::of(leader_pid);
+        setup::record_start(&running.prepared, &running.door, &spec)?;
+        tell_leader(&running.leader, &ToLeader::Go, &[]).await?;
+        Ok(running)
+    }
+
+    /// Has the session leader set up its terminal and pipes, and hands them to `ana-run`.
+    async fn prepare_leader(&mut self, spec: &Spec) -> Result<(), SupervisorError> {
+        let preparation = Preparation {
+            spec: spec.clone(),
+            identity: self.door.account.identity.clone(),
+            switches: self.prepared.switches,
+            landlock_abi: self.prepared.seal.landlock_abi,
+        };
+        let work = self.prepared.cgroup.open_work()?;
+        let mut fds = vec![work.as_fd()];
+        if let crate::launch::pids::TaskLimit::V1 { procs, .. } = &self.prepared.limit {
+            fds.push(procs.as_fd());
+        }
+        tell_leader(&self.leader, &ToLeader::Prepare(Box::new(preparation)), &fds).await?;
+        let ready = frame::receive(&self.leader, &mut self.leader_assembly)
+            .await
+            .map_err(doing("hear from the session leader"))?;
+        let (master, stdin, stdout, stderr) = match ready {
+            Some(FromLeader::Ready { master, stdin, stdout, stderr }) => (master, stdin, stdout, stderr),
+            Some(FromLeader::Failed(failure)) => {
+                self.owner.send(&Reply::Failed(failure.clone())).await?;
+                return Err(SupervisorError::Launch(failure));
+            }
+            _ => return Err(SupervisorError::Protocol("the session leader")),
+        };
+        let streams = std::mem::take(&mut self.leader_assembly.fds);
+        let fds: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
+        let reply = Reply::Streams { session: self.door.session.clone(), master, stdin, stdout, stderr };
+        frame::send(&self.owner.stream, &reply, &fds).await.map_err(doing("talk to ana-run"))
+    }
+
+    /// One loop, one closed list of causes.
+    async fn control(&mut self) -> End {
+        let context = Arc::new(Context {
+            pipeline: Arc::clone(&self.prepared.pipeline),
+            hierarchy: self.door.hierarchy.clone(),
+            cgroup: Arc::clone(&self.prepared.cgroup),
+            info: self.info.subscribe(),
+            kill: self.prepared.fatal_sender.clone(),
+        });
+        let listener = match self.door.listener.as_fd().try_clone_to_owned() {
+            Ok(fd) => std::os::unix::net::UnixListener::from(fd),
+            Err(error) => return End::Killed(format!("no socket: {error}")),
+        };
+        match tokio::net::UnixListener::from_std(listener) {
+            Ok(listener) => drop(tokio::spawn(server::serve(listener, context))),
+            Err(error) => return End::Killed(format!("no socket: {error}")),
+        }
+        let signals = tokio::spawn(terminated());
+        tokio::pin!(signals);
+        let mut questions = self.prepared.pipeline.desk.changed();
+        let mut health = tokio::time::interval(HEALTH_INTERVAL);
+        let warden = warden_ended(&self.prepared);
+        tokio::pin!(warden);
+        loop {
+            tokio::select! {
+                arrival = self.prepared.arrivals.recv() => match arrival {
+                    Some(blocked) => drop(tokio::spawn(Arc::clone(&self.prepared.pipeline).run(blocked))),
+                    None => return End::Killed("the kernel's events ended".to_owned()),
+                },
+                Some(report) = self.prepared.reports.recv() => {
+                    let pipeline = Arc::clone(&self.prepared.pipeline);
+                    tokio::spawn(async move { pipeline.report(report).await });
+                }
+                said = frame::receive(&self.leader, &mut self.leader_assembly) => match said {
+                    Ok(Some(word)) => if let Some(end) = self.from_leader(word).await { return end },
+                    Ok(None) | Err(_) => return End::Killed("the session leader has ended".to_owned()),
+                },
+                said = frame::receive(&self.owner.stream, &mut self.owner.assembly) => match said {
+                    Ok(Some(request)) => if self.from_owner(request).await.is_err() { return End::OwnerGone },
+                    Ok(None) | Err(_) => return End::OwnerGone,
+                },
+                Ok(()) = questions.changed() => {
+                    if self.show_questions().await.is_err() { return End::OwnerGone }
+                }
+                Some(why) = self.prepared.fatal.recv() => return End::Killed(why),
+                _ = health.tick() => if let Some(why) = self.unhealthy() { return End::Killed(why) },
+                () = &mut warden => return End::Killed("the warden has ended".to_owned()),
+                _ = &mut signals => return End::Killed("the supervisor was told to end".to_owned()),
+            }
+        }
+    }
+
+    async fn from_leader(&mut self, word: FromLeader) -> Option<End> {
+        match word {
+            FromLeader::Started { pid } => {
+                let baseline = Baseline {
+                    agent: Pid::from_raw(pid),
+                    namespaces: self.baseline.namespaces.clone(),
+                    environment: std::mem::take(&mut self.baseline.environment),
+                };
+                self.prepared.baseline.send(Some(Arc::new(baseline))).ok();
+                self.info.send_modify(|info| info.pid = Some(pid));
+                None
+            }
+            FromLeader::Stopped => {
+                // If ana-run is gone, its connection says so, too.
+                self.owner.send(&Reply::Stopped).await.ok();
+                None
+            }
+            FromLeader::Exited { status } => Some(End::Agent(status)),
+            FromLeader::Failed(failure) => Some(End::NotStarted(failure)),
+            FromLeader::Ready { .. } => Some(End::Killed("the session leader said something unexpected".to_owned())),
+        }
+    }
+
+    async fn from_owner(&mut self, request: Request) -> Result<(), SupervisorError> {
+        let desk = Arc::clone(&self.prepared.pipeline.desk);
+        let now = sys::boottime::now().map_err(doing("read the clock"))?;
+        self.owner.assembly.fds.clear();
+        match request {
+            Request::Signal(number) => tell_leader(&self.leader, &ToLeader::Signal(number), &[]).await,
+            Request::Continue => tell_leader(&self.leader, &ToLeader::Continue, &[]).await,
+            Request::Sign { id, assertion } => {
+                let reply = match desk.sign(&id, &assertion, now) {
+                    Ok(()) => Reply::Done,
+                    Err(error) => Reply::Refused { why: chain(&error) },
+                };
+                self.owner.send(&reply).await
+            }
+            Request::Deny { id, reason } => {
+                let reply = match desk.deny(&id, &server::user_name(self.owner.peer.uid), &reason, now) {
+                    Ok(()) => Reply::Done,
+                    Err(error) => Reply::Refused { why: chain(&error) },
+                };
+                self.owner.send(&reply).await
+            }
+            Request::Launch(_)
+            | Request::Pending
+            | Request::Watch
+            | Request::Show { .. }
+            | Request::Describe
+            | Request::Kill => Err(SupervisorError::Protocol("ana-run")),
+        }
+    }
+
+    /// Tells `ana-run` of new questions, and of those that are over.
+    async fn show_questions(&mut self) -> Result<(), SupervisorError> {
+        let desk = Arc::clone(&self.prepared.pipeline.desk);
+        let pending = desk.pending();
+        let waiting: HashSet<String> = pending.iter().map(|operation| operation.id.clone()).collect();
+        for id in self.shown.difference(&waiting) {
+            self.owner.send(&Reply::Withdrawn { id: id.clone() }).await?;
+        }
+        self.shown.retain(|id| waiting.contains(id));
+        for operation in pending {
+            if !self.shown.insert(operation.id.clone()) {
+                continue;
+            }
+            if !self.interactive {
+                self.owner.send(&Reply::Pending(Box::new((*operation).clone()))).await?;
+                continue;
+            }
+            let now = sys::boottime::now().map_err(doing("read the clock"))?;
+            match desk.show(&operation.id, now) {
+                Ok(options) => {
+                    server::question(&self.owner.stream, options).await.map_err(doing("talk to ana-run"))?;
+                }
+                Err(error) => {
+                    let text = format!("{}: {}", operation.summary(), chain(&error));
+                    self.owner.send(&Reply::Notice(text)).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An exec that the guard did not see is one that nobody stopped.
+    fn unhealthy(&self) -> Option<String> {
+        match self.prepared.kernel.maps().health() {
+            Ok(health) if health.is_clean() => None,
+            Ok(health) => Some(format!("the guard missed something: {health:?}")),
+            Err(error) => Some(format!("the guard's counters cannot be read: {error}")),
+        }
+    }
+
+    /// Kill, record, tell, take down: in this order.
+    async fn finish(mut self, end: End) -> Result<(), SupervisorError> {
+        let cgroup = Arc::clone(&self.prepared.cgroup);
+        let killed = tokio::task::spawn_blocking(move || {
+            crate::launch::cgroup::kill(cgroup.path(), KILL_LIMIT)
+        })
+        .await;
+        let dead = matches!(killed, Ok(Ok(())));
+        if let Some(why) = self.unhealthy() {
+            self.prepared.pipeline.note(Event::Loss, json!({ "health": why })).await;
+        }
+        let detail = match &end {
+            End::Agent(status) => json!({ "cause": "the agent ended", "status": status }),
+            End::NotStarted(failure) => {
+                json!({ "cause": "the agent could not be started", "doing": failure.doing, "error": failure.error })
+            }
+            End::OwnerGone => json!({ "cause": "ana-run ended" }),
+            End::Killed(why) => json!({ "cause": why }),
+        };
+        let entry = Entry::new(Event::SessionEnd)
+            .session(&self.door.session)
+            .policy(self.prepared.pipeline.policy.sha256())
+            .detail(detail);
+        let store = Arc::clone(&self.prepared.pipeline.store);
+        let recorded = tokio::task::spawn_blocking(move || store.append(entry)).await;
+        if let Ok(Err(error)) = &recorded {
+            tracing::error!(error = error as &dyn std::error::Error, "the end of the session could not be recorded");
+        }
+        let reply = match end {
+            End::Agent(status) => Reply::Exited { status },
+            End::NotStarted(failure) => Reply::Failed(failure),
+            End::OwnerGone => Reply::Done,
+            End::Killed(why) => Reply::Ended { why },
+        };
+        std::fs::remove_file(&self.door.socket).ok();
+        self.owner.send(&reply).await.ok();
+        self.leader_process.wait().ok();
+        if dead {
+            self.take_down();
+        }
+        // If something still lives, the guard stays pinned, and the warden goes on when we end.
+        Ok(())
+    }
+
+    fn take_down(&mut self) {
+        let charge = crate::launch::warden::Charge {
+            session: self.door.session.clone(),
+            cgroup: self.prepared.cgroup.path().to_owned(),
+            pins: std::path::Path::new(setup::PINS).join(&self.door.session),
+            socket: self.door.socket.clone(),
+            pids: self.prepared.limit.group().map(std::path::Path::to_owned),
+            state: None,
+        };
+        crate::launch::warden::clear(&charge);
+        self.prepared.warden.socket.send(&crate::launch::warden::Done, &[]).ok();
+        self.prepared.warden.process.wait().ok();
+    }
+}
+
+/// Returns when the warden has ended, which it must not before us.
+fn warden_ended(prepared: &Prepared) -> impl Future<Output = ()> + use<> {
+    let pidfd = sys::process::pidfd_open(Pid::from_raw(prepared.warden.process.id().cast_signed()));
+    async move {
+        if let Ok(pidfd) = pidfd {
+            sys::readiness::ended(pidfd).await.ok();
+        }
+    }
+}
+
+/// SIGTERM, SIGINT or SIGHUP: end in good order.
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! { _ = term.recv() => {}, _ = int.recv() => {}, _ = hup.recv() => {} }
+}

@@ -1,0 +1,332 @@
+//! Building a session, fence by fence, before anything of the agent's runs.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream as StdUnixStream,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+};
+
+use nix::{fcntl::Flock, unistd::Pid};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::{mpsc, watch},
+};
+
+use super::{Options, SupervisorError, io as doing, leftovers};
+use crate::{
+    api::frame::{self, Blocking},
+    approval::{Desk, passkeys::Passkeys},
+    evidence::{Entry, Event, Store},
+    gate::{
+        exec::{ExecGate, answerer::{Answerer, Blocked}, protected::ProtectedFiles, reports},
+        process::Baseline,
+    },
+    kernel::{self, Kernel, Report},
+    launch::{
+        cgroup::{Hierarchy, SessionCgroup},
+        leader,
+        pids::TaskLimit,
+        seal::{self, Seal},
+        spec::{Spec, Switches},
+        user::Account,
+        warden,
+    },
+    pipeline::{Pipeline, Session},
+    policy::Policy,
+    state::State,
+    sys::{self, fanotify::Group},
+};
+
+/// Where the links of all sessions are pinned.
+pub const PINS: &str = "/sys/fs/bpf/ana";
+
+/// What exists before `ana-run` connects.
+pub struct Door {
+    pub session: String,
+    pub socket: PathBuf,
+    pub listener: UnixListener,
+    pub state: State,
+    pub account: Account,
+    pub hierarchy: Hierarchy,
+}
+
+/// Checks what can be checked, cleans up after the dead, and opens the session's socket.
+pub fn open_door(options: &Options) -> Result<Door, SupervisorError> {
+    let account = Account::resolve(options.user.as_deref(), options.sudo_uid)?;
+    let state = State::open(options.state.as_deref())?;
+    let hierarchy = Hierarchy::find()?;
+    let run = State::paths(options.state.as_deref()).run;
+    let cleaned = leftovers::clean(&hierarchy, &run);
+    if !cleaned.is_empty() {
+        tracing::warn!(?cleaned, "killed and removed what dead sessions had left");
+    }
+    let session = ulid::Ulid::generate().to_string();
+    let socket = run.join(format!("{session}.sock"));
+    let listener = UnixListener::bind(&socket).map_err(doing("bind the session's socket"))?;
+    // Connecting takes the right to write; who may say what is decided by who it is.
+    fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o666))
+        .map_err(doing("open the session's socket to its clients"))?;
+    Ok(Door { session, socket, listener, state, account, hierarchy })
+}
+
+/// A session whose every fence is up; the agent has not been started.
+pub struct Prepared {
+    pub pipeline: Arc<Pipeline>,
+    pub cgroup: Arc<SessionCgroup>,
+    pub seal: Seal,
+    pub switches: Switches,
+    pub kernel: Kernel,
+    pub lock: Flock<File>,
+    pub limit: TaskLimit,
+    pub warden: Warden,
+    pub baseline: watch::Sender<Option<Arc<Baseline>>>,
+    /// Events that wait for a worker.
+    pub arrivals: mpsc::UnboundedReceiver<Blocked>,
+    /// Kills and exits that the guard saw.
+    pub reports: mpsc::UnboundedReceiver<Report>,
+    /// Why the session has to end.
+    pub fatal: mpsc::UnboundedReceiver<String>,
+    pub fatal_sender: mpsc::UnboundedSender<String>,
+    pub missing: Vec<PathBuf>,
+}
+
+/// The warden, and the socket by which it is relieved.
+pub struct Warden {
+    pub process: Child,
+    pub socket: Blocking,
+}
+
+/// Loads the policy for this user; its errors come rendered.
+pub fn load_policy(state: &State, path: Option<&Path>, home: &Path) -> Result<Policy, SupervisorError> {
+    let sources = match path {
+        Some(path) => state.policy_file(path)?,
+        None => state.policy_sources()?,
+    };
+    Policy::parse(&sources, home).map_err(|errors| SupervisorError::Policy(errors.render(false)))
+}
+
+/// Puts up every fence. On an error nothing of the agent has run, and what was made is taken down.
+pub fn prepare(options: &Options, door: &Door, spec: &Spec) -> Result<Prepared, SupervisorError> {
+    let policy = load_policy(&door.state, options.policy.as_deref(), &door.account.home(spec))?;
+    let switches = Switches {
+        namespaces: policy.session().namespaces,
+        debuggers: policy.session().debuggers,
+        io_uring: policy.session().io_uring,
+        i386: policy.session().i386,
+    };
+    let seal = Seal::expected(seal::landlock_abi(), switches.namespaces);
+    if policy.defaults().require_seal && !seal.complete() {
+        let found = format!("Landlock ABI {}, namespaces = {}", seal.landlock_abi, switches.namespaces);
+        return Err(SupervisorError::NoSeal { found });
+    }
+    let store = Arc::new(Store::open(&door.state)?);
+    store.end_abandoned(&|session| session == door.session || leftovers::is_live(session))?;
+
+    let mut kernel = Kernel::load()?;
+    let cgroup = Arc::new(SessionCgroup::create(&door.hierarchy, &door.session)?);
+    let limit = TaskLimit::set(&cgroup, &door.session);
+    let pins = Path::new(PINS).join(&door.session);
+    let raised = (|| {
+        let folder = cgroup.open()?;
+        let session = kernel::SessionCgroup { fd: folder.as_fd(), id: cgroup.id()?, level: cgroup.level() };
+        kernel.attach(&session, &devices(&policy)?, &pins)?;
+        let lock = leftovers::lock(&door.session).map_err(doing("lock the session"))?;
+        let group = Arc::new(Group::new().map_err(doing("make a fanotify group"))?);
+        let path = spec.variable("PATH").unwrap_or_default();
+        let path = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
+        let protected = ProtectedFiles::mark(&policy, &group, &kernel.maps(), path)?;
+        let warden = start_warden(options, door, &cgroup, &limit, &group, &lock)?;
+        Ok::<_, SupervisorError>((lock, group, protected, warden))
+    })();
+    let (lock, group, protected, warden) = match raised {
+        Ok(raised) => raised,
+        Err(error) => {
+            kernel::pins::unpin(&pins).ok();
+            crate::launch::cgroup::remove(cgroup.path()).ok();
+            limit.group().map(fs::remove_dir);
+            return Err(error);
+        }
+    };
+    let missing = protected.missing.clone();
+    let (baseline, known) = watch::channel(None);
+    let (fatal_sender, fatal) = mpsc::unbounded_channel();
+    let (report_sender, reports) = mpsc::unbounded_channel();
+    let (router, pump) = reports::router(kernel.take_reports()?, report_sender);
+    let user = door.account.identity.clone();
+    let protected = Arc::new(protected);
+    let gate = ExecGate::new(Arc::clone(&cgroup), kernel.maps(), Arc::clone(&protected), router, user, known);
+    let gate = Arc::new(gate);
+    let arrivals = start_answerer(&gate, group, protected, &fatal_sender);
+    let fatal_pump = fatal_sender.clone();
+    tokio::spawn(async move {
+        if let Err(error) = pump.run().await {
+            fatal_pump.send(format!("the guard's reports cannot be read: {error}")).ok();
+        }
+    });
+
+    let desk = Arc::new(desk(&door.state, &policy)?);
+    let session = Session {
+        id: door.session.clone(),
+        host: sys::process::host_name().map_err(doing("read the host name"))?,
+        boot_id: boot_id().map_err(doing("read the boot id"))?,
+        uid: door.account.identity.uid,
+    };
+    let pipeline = Arc::new(Pipeline::new(session, policy, gate, desk, store, fatal_sender.clone()));
+    Ok(Prepared {
+        pipeline,
+        cgroup,
+        seal,
+        switches,
+        kernel,
+        lock,
+        limit,
+        warden,
+        baseline,
+        arrivals,
+        reports,
+        fatal,
+        fatal_sender,
+        missing,
+    })
+}
+
+fn desk(state: &State, policy: &Policy) -> Result<Desk, SupervisorError> {
+    let passkeys = match Passkeys::load(state)? {
+        Some(passkeys) => passkeys,
+        // Nothing can be approved then; what is denied or allowed by rule still is.
+        None => Passkeys::new(&sys::process::host_name().map_err(doing("read the host name"))?)
+            .map_err(crate::approval::passkeys::PasskeysError::from)?,
+    };
+    Ok(Desk::new(policy.session().max_holds, passkeys, policy.allow_software_passkey()))
+}
+
+/// The thread that answers the kernel; what needs more than an answer comes out of the channel.
+fn start_answerer(
+    gate: &Arc<ExecGate>,
+    group: Arc<Group>,
+    protected: Arc<ProtectedFiles>,
+    fatal: &mpsc::UnboundedSender<String>,
+) -> mpsc::UnboundedReceiver<Blocked> {
+    let (arrivals, receiver) = mpsc::unbounded_channel();
+    let admitted = Arc::clone(&gate.admitted);
+    let prefix = gate.cgroup.prefix().to_owned();
+    let answerer = Answerer { group, prefix, protected, admitted, arrivals };
+    let fatal = fatal.clone();
+    std::thread::spawn(move || {
+        let why = match answerer.run() {
+            Ok(()) => "the kernel's events ended".to_owned(),
+            Err(error) => format!("the kernel's events cannot be read: {error}"),
+        };
+        fatal.send(why).ok();
+    });
+    receiver
+}
+
+/// The standard devices and what the policy adds.
+fn devices(policy: &Policy) -> Result<Vec<kernel::DeviceRule>, SupervisorError> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let mut rules = kernel::STANDARD_DEVICES.to_vec();
+    for path in &policy.session().devices {
+        let meta = fs::metadata(path).map_err(doing("look at a device of [session] devices"))?;
+        if !meta.file_type().is_char_device() {
+            let error = io::Error::other(format!("{} is not a character device", path.display()));
+            return Err(doing("allow a device of [session] devices")(error));
+        }
+        let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        rules.push(kernel::DeviceRule {
+            major: number(nix::sys::stat::major(meta.rdev())),
+            minor: Some(number(nix::sys::stat::minor(meta.rdev()))),
+            access: kernel::DEVICE_READ | kernel::DEVICE_WRITE,
+        });
+    }
+    Ok(rules)
+}
+
+fn start_warden(
+    options: &Options,
+    door: &Door,
+    cgroup: &SessionCgroup,
+    limit: &TaskLimit,
+    group: &Group,
+    lock: &Flock<File>,
+) -> Result<Warden, SupervisorError> {
+    let (ours, theirs) = StdUnixStream::pair().map_err(doing("make a socket for the warden"))?;
+    let process = role(warden::ROLE, theirs).spawn().map_err(doing("start the warden"))?;
+    let mut socket = Blocking::new(ours, 1024);
+    let charge = warden::Charge {
+        session: door.session.clone(),
+        cgroup: cgroup.path().to_owned(),
+        pins: Path::new(PINS).join(&door.session),
+        socket: door.socket.clone(),
+        pids: limit.group().map(Path::to_owned),
+        state: options.state.clone(),
+    };
+    let this = sys::process::pidfd_open(Pid::this()).map_err(doing("open our own pidfd"))?;
+    socket.send(&charge, &[this.as_fd(), group.as_fd(), lock.as_fd()]).map_err(doing("charge the warden"))?;
+    let answer: Option<warden::Done> = socket.receive().map_err(doing("hear from the warden"))?;
+    answer.ok_or(SupervisorError::Protocol("the warden"))?;
+    Ok(Warden { process, socket })
+}
+
+/// One of our own processes, with a socket to us as its stdin.
+fn role(name: &str, socket: StdUnixStream) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(name).stdin(Stdio::from(OwnedFd::from(socket))).stdout(Stdio::null()).env_clear();
+    command
+}
+
+/// Starts the session leader; its socket, and the process.
+pub fn start_leader(oom_score: Option<&str>) -> Result<(UnixStream, Child), SupervisorError> {
+    let (ours, theirs) = StdUnixStream::pair().map_err(doing("make a socket for the session leader"))?;
+    let mut command = role(leader::ROLE, theirs);
+    if let Some(score) = oom_score {
+        command.env(leader::OOM_SCORE_VARIABLE, score);
+    }
+    let process = command.spawn().map_err(doing("start the session leader"))?;
+    ours.set_nonblocking(true).map_err(doing("talk to the session leader"))?;
+    Ok((UnixStream::from_std(ours).map_err(doing("talk to the session leader"))?, process))
+}
+
+fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// Writes the record that must be on the disk before the agent's first instruction.
+pub fn record_start(prepared: &Prepared, door: &Door, spec: &Spec) -> Result<(), SupervisorError> {
+    let words: Vec<String> = spec.argv.iter().map(crate::operation::Bytes::escaped).collect();
+    let kernel = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned());
+    let detail = serde_json::json!({
+        "command": words,
+        "user": door.account.name(),
+        "uid": door.account.identity.uid,
+        "kernel": kernel.unwrap_or_default(),
+        "seal": prepared.seal,
+        "switches": prepared.switches,
+        "task_limit": prepared.limit,
+        "protected_files": prepared.pipeline.gate.protected.len(),
+        "missing_files": prepared.missing,
+        "gates": ["exec"],
+        "guards": ["exec", "device"],
+    });
+    let entry = Entry::new(Event::SessionStart)
+        .session(&door.session)
+        .policy(prepared.pipeline.policy.sha256())
+        .detail(detail);
+    prepared.pipeline.store.append(entry)?;
+    Ok(())
+}
+
+/// Sends one word to the session leader.
+pub async fn tell_leader(
+    leader: &UnixStream,
+    word: &crate::launch::spec::ToLeader,
+    fds: &[std::os::fd::BorrowedFd<'_>],
+) -> Result<(), SupervisorError> {
+    frame::send(leader, word, fds).await.map_err(doing("talk to the session leader"))
+}
