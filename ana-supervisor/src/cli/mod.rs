@@ -1,1 +1,3 @@
-//! cli
+//! The commands of `ana`.
+
+pub mod doctor;

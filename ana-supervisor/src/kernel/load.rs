@@ -12,7 +12,11 @@ use aya::{
     programs::{BtfTracePoint, CgroupDevice, links::FdLink},
 };
 
-use super::{KernelError, Maps, Reports, btf::Btf, pins};
+use super::{
+    KernelError, Maps, Reports,
+    btf::{Btf, BtfError},
+    pins,
+};
 use crate::sys;
 
 /// Built by `cargo xtask bpf`; the toolchain is written beside it.
@@ -97,12 +101,7 @@ impl Kernel {
 
     /// [`Self::load`] with a ring of this many bytes (a power of two, at least a page).
     pub(super) fn load_with_ring(ring_bytes: u32) -> Result<Self, KernelError> {
-        let btf = Btf::of_the_kernel()?;
-        let mut offsets = Vec::with_capacity(OFFSETS.len());
-        for (global, structure, field) in OFFSETS {
-            offsets.push((global, btf.offset(structure, field)?));
-        }
-        drop(btf);
+        let offsets = offsets(&Btf::of_the_kernel()?)?;
         let mut loader = EbpfLoader::new();
         loader.map_max_entries("REPORTS", ring_bytes);
         for (global, offset) in &offsets {
@@ -187,6 +186,12 @@ impl Kernel {
         }
         Ok(())
     }
+}
+
+/// The globals of the programs, with the running kernel's offsets.
+pub(super) fn offsets(btf: &Btf) -> Result<Vec<(&'static str, u64)>, BtfError> {
+    let find = |(global, structure, field)| Ok((global, btf.offset(structure, field)?));
+    OFFSETS.into_iter().map(find).collect()
 }
 
 /// Has the kernel verify every program.

@@ -18,3 +18,4 @@ use std::io;
 fn check(returned: libc::c_long) -> io::Result<i64> {
     if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(returned) }
 }
+pub mod landlock;

@@ -1,0 +1,136 @@
+//! `ana doctor`: what works here, what does not, and the way out.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+use crate::kernel::features::{Active, Check, Features, Status, can_run};
+
+/// Show what this machine can do for ana, what it cannot, and what to do about it
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The schema version of the JSON form.
+const VERSION: u32 = 1;
+
+/// What is printed as JSON: a contract.
+#[derive(Serialize)]
+struct Diagnosis<'a> {
+    v: u32,
+    kernel: &'a str,
+    can_run: bool,
+    active: &'a Active,
+    checks: &'a [Check],
+}
+
+/// Looks at the kernel and prints what it found, followed by `extra` (policy, passkeys, leftovers of sessions).
+/// Exit status 1: the main job cannot run.
+pub fn run(args: &Args, extra: Vec<Check>) -> ExitCode {
+    let Features { kernel, mut checks, active, .. } = Features::probe();
+    checks.extend(extra);
+    let can_run = can_run(&checks);
+    let diagnosis = Diagnosis { v: VERSION, kernel: &kernel, can_run, active: &active, checks: &checks };
+    let mut out = io::stdout().lock();
+    let written = if args.json {
+        json(&mut out, &diagnosis)
+    } else {
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        table(&mut out, &diagnosis, out_is_terminal() && !no_color)
+    };
+    // A reader that went away (`ana doctor | head`) does not change the diagnosis.
+    match written {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(error) => {
+            tracing::error!(%error, "cannot print the diagnosis");
+            return ExitCode::FAILURE;
+        }
+    }
+    if can_run { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn out_is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+fn json(out: &mut impl Write, diagnosis: &Diagnosis<'_>) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, diagnosis)?;
+    writeln!(out)
+}
+
+fn table(out: &mut impl Write, diagnosis: &Diagnosis<'_>, color: bool) -> io::Result<()> {
+    let width = diagnosis.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
+    for Check { name, status, found, way_out } in diagnosis.checks {
+        let (word, style) = appearance(*status);
+        let style = if color { style } else { Style::new() };
+        writeln!(out, "{style}{word:<8}{style:#}  {name:<width$}  {found}")?;
+        if let Some(way_out) = way_out {
+            writeln!(out, "{:<8}  {:<width$}  -> {way_out}", "", "")?;
+        }
+    }
+    let Active { seal, gates, guards } = diagnosis.active;
+    writeln!(out)?;
+    writeln!(out, "active seal:    {}", seal.unwrap_or("none"))?;
+    writeln!(out, "active gates:   {}", listed(gates))?;
+    writeln!(out, "active guards:  {}", listed(guards))?;
+    if !diagnosis.can_run {
+        writeln!(out, "\nana cannot run here: see what is missing")?;
+    }
+    Ok(())
+}
+
+fn appearance(status: Status) -> (&'static str, Style) {
+    match status {
+        Status::Ok => ("ok", AnsiColor::Green.on_default()),
+        Status::Degraded => ("degraded", AnsiColor::Yellow.on_default()),
+        Status::Missing => ("missing", AnsiColor::Red.on_default().bold()),
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(checks: &[Check], color: bool) -> String {
+        let active = Active { seal: None, gates: vec!["exec: fanotify"], guards: vec![] };
+        let can_run = can_run(checks);
+        let diagnosis = Diagnosis { v: VERSION, kernel: "6.18", can_run, active: &active, checks };
+        let mut out = Vec::new();
+        table(&mut out, &diagnosis, color).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn columns_are_aligned_and_every_trouble_has_its_way_out() {
+        let checks = [Check::ok("btf", "there"), Check::degraded("landlock", "ABI 4", "a newer kernel")];
+        let expected = "\
+ok        btf       there
+degraded  landlock  ABI 4
+                    -> a newer kernel
+
+active seal:    none
+active gates:   exec: fanotify
+active guards:  none
+";
+        assert_eq!(printed(&checks, false), expected);
+    }
+
+    #[test]
+    fn what_is_missing_is_said_last_and_red() {
+        let text = printed(&[Check::missing("btf", "nothing", "another kernel")], true);
+        assert!(text.starts_with("\x1b[1m\x1b[31mmissing \x1b[0m  btf  nothing\n"), "{text:?}");
+        assert!(text.ends_with("ana cannot run here: see what is missing\n"), "{text:?}");
+    }
+}
