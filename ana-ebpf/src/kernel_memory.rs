@@ -60,7 +60,9 @@ pub enum Ending {
 /// leader ends while the process lives on.
 #[inline(always)]
 pub fn ending(task: *const u8) -> Ending {
-    let Some(signal) = field::<*const u8>(task, &OFFSET_TASK_STRUCT_SIGNAL) else { return Ending::Unreadable };
+    let Some(signal) = field::<*const u8>(task, &OFFSET_TASK_STRUCT_SIGNAL) else {
+        return Ending::Unreadable;
+    };
     match field::<i32>(signal, &OFFSET_SIGNAL_STRUCT_LIVE) {
         Some(0) => {}
         Some(_) => return Ending::NotYet,

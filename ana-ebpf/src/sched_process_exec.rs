@@ -3,10 +3,13 @@
 //! The exec guard: in a session, a protected file runs only in a hold that is armed for it, and once per arming.
 
 use ana_common::{
-    Armed, COUNTER_MISSES, FileKey, KILLED_HOLD_USED, KILLED_NOT_HELD, KILLED_OTHER_FILE,
-    KILLED_UNREADABLE, KILLED_UNREPORTED, REPORT_EXEC_HELD, REPORT_KILLED, STILL_ALIVE,
+    Armed, COUNTER_MISSES, FileKey, KILLED_HOLD_USED, KILLED_NOT_HELD, KILLED_OTHER_FILE, KILLED_UNREADABLE,
+    KILLED_UNREPORTED, REPORT_EXEC_HELD, REPORT_KILLED, STILL_ALIVE,
 };
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_send_signal, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    bindings::BPF_NOEXIST, helpers::generated::bpf_send_signal, macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
 
 use crate::{
     counters::count,

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::{
 
 use crate::maps::{SESSION_LEVEL, SESSIONS};
 
-/// Deeper cgroups than this are not searched; the loader refuses to start a session below them.
+/// How deep is searched where the sessions' level is not known.
 const LEVELS: u32 = 32;
 
 /// The current process, in the initial pid namespace.
@@ -37,7 +37,7 @@ pub fn inside() -> bool {
             _ => {}
         }
     }
-    false
+    true // too deep to tell: guarded rather than missed
 }
 
 #[inline(always)]

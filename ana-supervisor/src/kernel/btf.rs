@@ -3,7 +3,7 @@
 //!
 //! One linear pass over the type section, nothing is copied but the offsets of the types.
 
-use std::{fs, io};
+use std::{fs, io, ops::Range};
 
 /// Where the kernel shows its BTF.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -56,9 +56,10 @@ impl Kind {
 
 /// Parsed BTF.
 pub struct Btf {
-    types: Vec<u8>,
-    strings: Vec<u8>,
-    /// Byte offset in `types` of type 1, 2, …
+    bytes: Vec<u8>,
+    /// Where the names are.
+    strings: Range<usize>,
+    /// Where in `bytes` type 1, 2, … starts.
     index: Vec<u32>,
 }
 
@@ -73,27 +74,28 @@ impl Btf {
     /// # Errors
     /// The kernel has none, or it is in a format that this reader does not know.
     pub fn of_the_kernel() -> Result<Self, BtfError> {
-        Self::parse(&fs::read(VMLINUX).map_err(BtfError::Read)?)
+        Self::parse(fs::read(VMLINUX).map_err(BtfError::Read)?)
     }
 
     /// # Errors
     /// Malformed, or an unknown kind of type.
-    pub fn parse(bytes: &[u8]) -> Result<Self, BtfError> {
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, BtfError> {
         const MAGIC: u32 = 0xeb9f; // with version 1 in the next byte, in this machine's byte order
-        let head = |at| word(bytes, at).ok_or(BtfError::Malformed("the header is cut off"));
+        let head = |at| word(&bytes, at).ok_or(BtfError::Malformed("the header is cut off"));
         if head(0)? & 0xff_ffff != MAGIC | 1 << 16 {
             return Err(BtfError::Malformed("no BTF of version 1"));
         }
         let start = head(4)?;
         let section = |offset, length| {
             let from = usize::try_from(start).ok()?.checked_add(usize::try_from(offset).ok()?)?;
-            bytes.get(from..from.checked_add(usize::try_from(length).ok()?)?)
+            let section = from..from.checked_add(usize::try_from(length).ok()?)?;
+            bytes.get(section.clone()).is_some().then_some(section)
         };
         let cut = || BtfError::Malformed("a section is cut off");
-        let types = section(head(8)?, head(12)?).ok_or_else(cut)?.to_vec();
-        let strings = section(head(16)?, head(20)?).ok_or_else(cut)?.to_vec();
-        let index = index(&types)?;
-        Ok(Self { types, strings, index })
+        let types = section(head(8)?, head(12)?).ok_or_else(cut)?;
+        let strings = section(head(16)?, head(20)?).ok_or_else(cut)?;
+        let index = index(&bytes, types)?;
+        Ok(Self { bytes, strings, index })
     }
 
     /// The id of the first type of this kind and name.
@@ -142,11 +144,12 @@ impl Btf {
     }
 
     fn word(&self, at: u32, n: u32) -> Option<u32> {
-        word(&self.types, usize::try_from(at.checked_add(n * 4)?).ok()?)
+        word(&self.bytes, usize::try_from(at.checked_add(n * 4)?).ok()?)
     }
 
     fn is_named(&self, at: u32, name: &str) -> bool {
-        let text = usize::try_from(at).ok().and_then(|at| self.strings.get(at..));
+        let strings = self.bytes.get(self.strings.clone()).unwrap_or_default();
+        let text = usize::try_from(at).ok().and_then(|at| strings.get(at..));
         text.and_then(|text| text.strip_prefix(name.as_bytes())).is_some_and(|rest| rest.first() == Some(&0))
     }
 }
@@ -159,12 +162,12 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// Where each type starts.
-fn index(types: &[u8]) -> Result<Vec<u32>, BtfError> {
+/// Where each type of the section starts.
+fn index(bytes: &[u8], section: Range<usize>) -> Result<Vec<u32>, BtfError> {
     let cut = || BtfError::Malformed("a type is cut off");
-    let (mut index, mut at) = (Vec::with_capacity(types.len() / 24), 0usize);
-    while at < types.len() {
-        let info = word(types, at + 4).ok_or_else(cut)?;
+    let (mut index, mut at) = (Vec::with_capacity(section.len() / 24), section.start);
+    while at < section.end {
+        let info = word(bytes, at + 4).ok_or_else(cut)?;
         let members = usize::try_from(info & 0xffff).unwrap_or(usize::MAX);
         // What follows the three words that every type has.
         let more = match kind_of(info) {
@@ -177,7 +180,7 @@ fn index(types: &[u8]) -> Result<Vec<u32>, BtfError> {
         };
         index.push(u32::try_from(at).map_err(|_too_big| BtfError::Malformed("too long"))?);
         at += 12 + more;
-        if at > types.len() || index.len() > TYPES_MAX {
+        if at > section.end || index.len() > TYPES_MAX {
             return Err(cut());
         }
     }
@@ -235,7 +238,7 @@ mod tests {
 
     #[test]
     fn anonymous_members_are_descended() {
-        let btf = Btf::parse(&sample()).unwrap();
+        let btf = Btf::parse(sample()).unwrap();
         assert_eq!(btf.offset("outer", "a").unwrap(), 0);
         assert_eq!(btf.offset("outer", "b").unwrap(), 4);
         assert_eq!(btf.offset("outer", "c").unwrap(), 8);
@@ -249,11 +252,11 @@ mod tests {
     fn cut_off_or_strange_input_is_an_error() {
         let sample = sample();
         for length in 0..sample.len() {
-            assert!(Btf::parse(&sample[..length]).is_err(), "{length} bytes");
+            assert!(Btf::parse(sample[..length].to_vec()).is_err(), "{length} bytes");
         }
         let mut strange = sample;
         strange[24 + 7] = 31; // the first type's kind
-        assert!(matches!(Btf::parse(&strange), Err(BtfError::UnknownKind(31))));
+        assert!(matches!(Btf::parse(strange), Err(BtfError::UnknownKind(31))));
     }
 
     #[test]

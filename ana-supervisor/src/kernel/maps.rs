@@ -100,7 +100,8 @@ impl Maps {
         self.0.seen.remove(&hold)
     }
 
-    /// Has the end of this process reported, once. It must be in the session.
+    /// Has the end of this process reported, once. It must be in the session; one that is over already is not heard of,
+    /// so look at its pidfd after this call.
     ///
     /// # Errors
     /// Too many are watched.

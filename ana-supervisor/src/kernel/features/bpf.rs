@@ -15,18 +15,23 @@ const NEEDS_BTF: &str = "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (every 
 const AS_ROOT: &str = "run it as root: sudo ana doctor";
 const NEEDS_BPF: &str = "use a kernel with CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and CONFIG_BPF_EVENTS";
 
-pub(super) fn btf() -> Check {
+/// The kernel's types, and what is to be said about them.
+pub(super) fn btf() -> (Check, Option<Btf>) {
     let name = "btf";
-    let offsets = Btf::of_the_kernel().and_then(|btf| load::offsets(&btf));
-    match offsets {
+    let btf = match Btf::of_the_kernel() {
+        Ok(btf) => btf,
+        Err(error) => return (Check::missing(name, error.to_string(), NEEDS_BTF), None),
+    };
+    let check = match load::offsets(&btf) {
         Ok(offsets) => Check::ok(name, format!("{} fields found in the kernel's types", offsets.len())),
         Err(error) => Check::missing(name, error.to_string(), NEEDS_BTF),
-    }
+    };
+    (check, Some(btf))
 }
 
-pub(super) fn exec_guard() -> Check {
+pub(super) fn exec_guard(btf: Option<&Btf>) -> Check {
     let name = "exec-guard";
-    match type_id(Kind::Typedef, "btf_trace_sched_process_exec") {
+    match btf.and_then(|btf| btf.id(Kind::Typedef, "btf_trace_sched_process_exec")) {
         Some(id) => loaded(name, ProbeKind::Tracepoint(id), "tracepoint programs (tp_btf)"),
         None => Check::missing(name, "no type for the tracepoint sched_process_exec", NEEDS_BTF),
     }
@@ -47,10 +52,10 @@ fn loaded(name: &str, kind: ProbeKind, what: &str) -> Check {
 }
 
 /// The list of active LSMs proves nothing: some virtual machines have `bpf` in it and refuse every program.
-pub(super) fn lsm() -> Check {
+pub(super) fn lsm(btf: Option<&Btf>) -> Check {
     let (name, listed) = ("lsm", listed());
     let way_out = "no need: the exec gate and guard do without; for LSM programs boot with bpf in lsm=";
-    let Some(id) = type_id(Kind::Function, "bpf_lsm_bprm_check_security") else {
+    let Some(id) = btf.and_then(|btf| btf.id(Kind::Function, "bpf_lsm_bprm_check_security")) else {
         return Check::degraded(name, format!("no LSM hooks for eBPF; {listed}"), way_out);
     };
     match probe_program(ProbeKind::Lsm(id)) {
@@ -90,8 +95,4 @@ pub(super) fn bpffs() -> Check {
         );
     }
     Check::missing(name, "this kernel has no bpffs", NEEDS_BPF)
-}
-
-fn type_id(kind: Kind, name: &str) -> Option<u32> {
-    Btf::of_the_kernel().ok()?.id(kind, name)
 }

@@ -76,6 +76,7 @@ impl Features {
     pub fn probe() -> Self {
         let kernel = system::kernel_release();
         let (cgroup, cgroup2) = system::cgroup2();
+        let (btf_check, btf) = bpf::btf();
         let seal = system::landlock();
         let yama = system::yama(seal.status == Status::Ok);
         let checks = vec![
@@ -83,15 +84,15 @@ impl Features {
             Check::ok("kernel", kernel.as_str()),
             cgroup,
             system::pids(cgroup2.as_deref()),
-            bpf::btf(),
-            bpf::exec_guard(),
+            btf_check,
+            bpf::exec_guard(btf.as_ref()),
             bpf::device_guard(),
             bpf::bpffs(),
             system::fanotify(),
             system::seccomp(),
             seal,
             yama,
-            bpf::lsm(),
+            bpf::lsm(btf.as_ref()),
             system::peer_pidfd(),
         ];
         let active = active(&checks);

@@ -1,13 +1,16 @@
 //! The identity of files is the kernel's own, on every file system.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    os::fd::AsFd,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::super::{Kernel, KillReason, Report};
+use super::super::{Kernel, KillReason, Report, identity};
 use super::stage::{Stage, key, was_killed};
 
 /// A mount that ends with the test.
@@ -79,4 +82,41 @@ fn on_overlayfs_in_both_layers() {
         }
         assert_guarded(&stage, &program);
     }
+}
+
+/// A fanotify event's file was opened through a mount of the session's own namespace.
+#[test]
+fn through_a_mount_of_another_namespace() {
+    let stage = Stage::new();
+    let directory = |name: &str| {
+        let path = stage.programs.join(name);
+        fs::create_dir(&path).unwrap();
+        path.display().to_string()
+    };
+    let (lower, merged, upper) = (directory("lower"), directory("merged"), directory("upper"));
+    fs::copy("/bin/true", format!("{lower}/true")).unwrap();
+    let script = "mount -t tmpfs tmpfs $3 && mkdir $3/u $3/w &&
+        mount -t overlay overlay -o lowerdir=$1,upperdir=$3/u,workdir=$3/w $2 && echo ready && read done";
+    let mut other = Command::new("/usr/bin/unshare")
+        .args(["--mount", "/bin/sh", "-c", script, "sh", &lower, &merged, &upper])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(other.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+
+    let inside = Path::new("/proc").join(other.id().to_string()).join("root").join(&merged[1..]).join("true");
+    let file = File::open(&inside).unwrap();
+    let file = identity::file_key_seen_by(file.as_fd(), other.id()).unwrap();
+    let mut guard = stage.guard(Kernel::load().unwrap());
+    guard.maps.protect(file).unwrap();
+    assert!(was_killed(stage.run(&stage.session, &[inside.to_str().unwrap()])));
+    match guard.next() {
+        Report::Killed { file: f, reason: KillReason::NotHeld, .. } => assert_eq!(f, file),
+        other => panic!("{other:?}"),
+    }
+    drop(other.stdin.take());
+    other.wait().unwrap();
 }
