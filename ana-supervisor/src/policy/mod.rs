@@ -22,7 +22,7 @@ use std::{
 
 pub use error::{Place, PolicyErrors, Problem};
 pub use rule::ExecRule;
-pub use starter::{GitFiles, starter};
+pub use starter::{GIT_EXAMPLE, STARTER_NAMES, starter};
 
 use crate::operation::Verify;
 
@@ -134,7 +134,7 @@ pub struct Verdict {
 }
 
 impl Policy {
-    /// SHA-256 over every source in order (name and text, each with its length before it), base64url.
+    /// SHA-256 over the text of every source in order, each behind its length (64 bits, big-endian), base64url.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }

@@ -249,10 +249,17 @@ fn several_sources_are_one_policy() {
 }
 
 #[test]
-fn the_hash_covers_names_texts_and_order() {
+fn the_hash_covers_texts_and_order() {
     let hash = |texts: &[&str]| try_parse(texts).unwrap().sha256().to_owned();
     let (a, b) = ("version = 1 # a\n", "version = 1 # b\n");
-    let all = [hash(&[a]), hash(&[b]), hash(&[a, b]), hash(&[b, a]), hash(&[a, b, a])];
+    let all = [
+        hash(&[a]),
+        hash(&[b]),
+        hash(&[a, b]),
+        hash(&[b, a]),
+        hash(&[a, b, a]),
+        hash(&["version = 1 # aversion = 1 # b\n"]),
+    ];
     assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
     assert_eq!(all[0].len(), 43);
     assert_eq!(hash(&[a]), hash(&[a]));
