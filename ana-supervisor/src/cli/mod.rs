@@ -1,3 +1,6 @@
 //! The commands of `ana`.
 
 pub mod doctor;
+//! cli
+
+pub mod policy;
