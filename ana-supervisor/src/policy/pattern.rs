@@ -142,7 +142,7 @@ fn covers<T>(mine: &[T], theirs: &[T], any: impl Fn(&T) -> bool, same: impl Fn(&
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::{BadWord, Pattern};
@@ -152,7 +152,7 @@ mod tests {
     }
 
     /// The definition, word for word; exponential.
-    fn naive(words: &[&str], arguments: &[&[u8]]) -> bool {
+    pub(in crate::policy) fn naive(words: &[&str], arguments: &[&[u8]]) -> bool {
         match (words, arguments) {
             ([], []) => true,
             (["**", rest @ ..], _) => {
@@ -235,7 +235,7 @@ mod tests {
         assert!(start.elapsed() < std::time::Duration::from_secs(5), "{:?}", start.elapsed());
     }
 
-    fn words() -> impl Strategy<Value = Vec<String>> {
+    pub(in crate::policy) fn words() -> impl Strategy<Value = Vec<String>> {
         let pieces = prop::collection::vec("[ab]{1,2}", 0..3);
         let word = (any::<bool>(), pieces, any::<bool>()).prop_map(|(before, pieces, after)| {
             let star = |wanted: bool| if wanted && !pieces.is_empty() { "*" } else { "" };
@@ -247,7 +247,7 @@ mod tests {
         )
     }
 
-    fn arguments() -> impl Strategy<Value = Vec<String>> {
+    pub(in crate::policy) fn arguments() -> impl Strategy<Value = Vec<String>> {
         prop::collection::vec("[ab]{0,4}", 0..6)
     }
 

@@ -3,7 +3,13 @@ use std::{path::Path, time::Duration};
 use proptest::prelude::*;
 
 use super::{super::Action, parse, try_parse};
-use crate::{operation::Verify, policy::Policy};
+use crate::{
+    operation::Verify,
+    policy::{
+        Policy,
+        pattern::tests::{arguments, naive, words},
+    },
+};
 
 /// The rule of the design page.
 const GIT: &str = r#"
@@ -25,6 +31,10 @@ fn judge(policy: &Policy, listed: &[&str], argv: &[&str]) -> (Action, String) {
     let argv: Vec<Vec<u8>> = argv.iter().map(|word| word.as_bytes().to_vec()).collect();
     let verdict = policy.judge_exec(&listed, &argv);
     (verdict.action, verdict.rule)
+}
+
+fn non_empty(patterns: Vec<Vec<String>>) -> Vec<Vec<String>> {
+    patterns.into_iter().filter(|words| !words.is_empty()).collect()
 }
 
 fn action(policy: &Policy, listed: &[&str], argv: &[&str]) -> Action {
@@ -275,9 +285,44 @@ proptest! {
         prop_assert_eq!(action(&policy, &["/usr/bin/git"], &argv), Action::Deny);
     }
 
+    /// The whole rule against its definition: deny, then allow, then otherwise, each pattern by the naive model.
+    #[test]
+    fn as_the_definition_says(
+        deny in prop::collection::vec(words(), 0..3), allow in prop::collection::vec(words(), 0..3),
+        otherwise in "(allow|deny|approve)", own in any::<bool>(), rest in arguments(),
+    ) {
+        let (deny, allow) = (non_empty(deny), non_empty(allow));
+        let text = format!(
+            "version = 1\n[[exec]]\nname = 'r'\nfile = '/bin/r'\ndeny = {deny:?}\nallow = {allow:?}\notherwise = '{otherwise}'"
+        );
+        let policy = match try_parse(&[&text]) {
+            Ok(policy) => policy,
+            Err(errors) => {
+                // The only thing that can be wrong with it, and then it must be so.
+                prop_assert!(errors.problems().iter().all(|p| p.message.ends_with("pattern can never match")));
+                return Ok(());
+            }
+        };
+        let bytes: Vec<&[u8]> = rest.iter().map(String::as_bytes).collect();
+        let matched = |list: &[Vec<String>]| {
+            list.iter().any(|words| naive(&words.iter().map(String::as_str).collect::<Vec<_>>(), &bytes))
+        };
+        let expected = match (own, otherwise.as_str()) {
+            (true, _) if matched(&deny) => Action::Deny,
+            (true, _) if matched(&allow) => Action::Allow,
+            (true, "allow") => Action::Allow,
+            (_, "deny") => Action::Deny,
+            (false, _) if !deny.is_empty() => Action::Deny,
+            _ => Action::Approve,
+        };
+        let name = if own { "/x/r" } else { "s" };
+        let argv: Vec<&str> = std::iter::once(name).chain(rest.iter().map(String::as_str)).collect();
+        prop_assert_eq!(action(&policy, &["/bin/r"], &argv), expected);
+    }
+
     /// No text makes the parser panic.
     #[test]
-    fn any_text_parses_or_complains(text in "(version = 1\n)?(\\[\\[exec\\]\\]|\\[session\\]|name|file|=|'a'|\"/b\"|\\[|\\]|\n|,|é|\\PC| ){0,40}") {
+    fn any_text_parses_or_complains(text in "(version = 1\n)?(\\[\\[exec\\]\\]|\\[session\\]|name|file|=|'a'|\"/b\"|\\[|\\]|\n|\r\n|\t|#|,|é|\u{1b}|\u{4e2d}|\\PC| ){0,40}") {
         if let Err(errors) = try_parse(&[&text]) {
             prop_assert!(!errors.problems().is_empty());
             prop_assert!(errors.to_string().contains("error"));
