@@ -17,6 +17,7 @@ use super::{
     Decided, Judged, Reason, Verified,
     assertion::{self, Assertion, AssertionError, Expected},
     authenticator::{Offer, Options},
+    counters::{Counters, InMemory},
     passkeys::{Kind, Passkey, Passkeys},
     state::{Approval, Input, InputError},
 };
@@ -27,23 +28,6 @@ use crate::{
 
 /// So many decided operations are remembered, to tell a late answer from a wrong id.
 const DECIDED_MAX: usize = 1024;
-
-/// Stores a grown sign counter, before the approval that it came with takes effect.
-pub trait Counters: Send {
-    /// # Errors
-    /// It is not stored; the operation is then refused.
-    fn store(&mut self, verified: &Verified) -> io::Result<()>;
-}
-
-/// For sessions whose passkeys all have no counter, and for tests: remembers counters only as long as the desk.
-#[derive(Debug, Default)]
-pub struct InMemory;
-
-impl Counters for InMemory {
-    fn store(&mut self, _: &Verified) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// Why a client's answer was not taken.
 #[derive(Debug, Error)]

@@ -114,12 +114,7 @@ impl KeyFile {
     /// # Errors
     /// It cannot be opened, is open to others, or is not a key file.
     pub fn open(path: &Path) -> Result<Self, KeyFileError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
-            .open(path)
-            .map_err(|source| KeyFileError::Io { action: "open", path: path.to_owned(), source })?;
-        Self::read(file, path)
+        Self::read(open(path)?.0, path)
     }
 
     /// Reads an open file; `path` is only for messages.
@@ -223,6 +218,18 @@ impl std::fmt::Debug for KeyFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("KeyFile").field("credential_id", &self.credential_id).finish_non_exhaustive()
     }
+}
+
+/// Opens a key file, and says whose it is. A link is not followed, a pipe not waited for.
+pub(super) fn open(path: &Path) -> Result<(File, u32), KeyFileError> {
+    let io = |source| KeyFileError::Io { action: "open", path: path.to_owned(), source };
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(io)?;
+    let uid = file.metadata().map_err(io)?.uid();
+    Ok((file, uid))
 }
 
 fn decode(field: &'static str, text: &str) -> Result<Vec<u8>, KeyFileError> {

@@ -9,12 +9,16 @@ pub mod assertion;
 pub mod authenticator;
 mod client_data;
 mod cose;
+pub mod counters;
 pub mod desk;
+pub mod enrolment;
 pub mod keyfile;
 pub mod passkeys;
 pub mod software;
 pub mod state;
 
+#[cfg(test)]
+mod crosscheck;
 #[cfg(test)]
 mod samples;
 

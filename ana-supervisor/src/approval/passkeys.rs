@@ -6,20 +6,23 @@
 use std::{
     collections::HashSet,
     fmt,
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    fs::{File, OpenOptions},
+    io::{self, Read},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::cose::{KeyError, PublicKey};
-use crate::state::State;
+use crate::state::{State, StateError};
 
 const VERSION: u32 = 1;
+
+const LOCK_FILE: &str = "passkeys.json.lock";
 
 /// A list of a few dozen passkeys has some kilobytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -90,6 +93,8 @@ impl fmt::Display for Kind {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PasskeysError {
+    #[error("the list of passkeys cannot be used")]
+    State(#[source] StateError),
     #[error("cannot {action} {}", path.display())]
     Io {
         action: &'static str,
@@ -164,12 +169,16 @@ impl Passkeys {
     /// The list of this state folder; `None` when nothing was ever enrolled.
     ///
     /// # Errors
-    /// As [`Passkeys::load_from`].
+    /// It cannot be read, is not root's alone where it has to be, or what it says is not valid.
     pub fn load(state: &State) -> Result<Option<Self>, PasskeysError> {
-        Self::load_from(&state.passkeys_file())
+        state
+            .read_passkeys()
+            .map_err(PasskeysError::State)?
+            .map(|text| Self::parse(&text, &state.passkeys_file()))
+            .transpose()
     }
 
-    /// Reads and validates the file; `None` when there is none.
+    /// As [`Passkeys::load`], for commands that need no root and open no state folder.
     ///
     /// # Errors
     /// It cannot be read, others can write it, or what it says is not valid.
@@ -193,52 +202,28 @@ impl Passkeys {
         if text.len() as u64 > FILE_BYTES_MAX {
             return Err(PasskeysError::TooLarge { path: path.to_owned() });
         }
-        let list: Self = serde_json::from_slice(&text)
+        Self::parse(&text, path).map(Some)
+    }
+
+    fn parse(text: &[u8], path: &Path) -> Result<Self, PasskeysError> {
+        let list: Self = serde_json::from_slice(text)
             .map_err(|source| PasskeysError::Parse { path: path.to_owned(), source })?;
         list.validate().map_err(|source| PasskeysError::Invalid { path: path.to_owned(), source })?;
-        Ok(Some(list))
+        Ok(list)
     }
 
-    /// Writes the list to the state folder, atomically. Hold the [`Lock`] from load to save.
-    ///
-    /// # Errors
-    /// As [`Passkeys::save_to`].
-    pub fn save(&self, state: &State) -> Result<(), PasskeysError> {
-        self.save_to(&state.passkeys_file())
-    }
-
-    /// Writes beside the file, syncs, renames over it, syncs the folder: a crash leaves the old list or the new.
-    /// The list holds no secret and is readable by all, so that people can list their passkeys without root.
+    /// Replaces the list of the state folder: a crash leaves the old one or the new. Hold the [`Lock`] from load
+    /// to save. It holds no secret and all may read it, so that people can list their passkeys without root.
     ///
     /// # Errors
     /// The list is not valid, or a step failed; the old file is then still there.
-    pub fn save_to(&self, path: &Path) -> Result<(), PasskeysError> {
-        self.validate().map_err(|source| PasskeysError::Invalid { path: path.to_owned(), source })?;
-        let mut text = serde_json::to_vec_pretty(self)
-            .map_err(|source| PasskeysError::Parse { path: path.to_owned(), source })?;
+    pub fn save(&self, state: &State) -> Result<(), PasskeysError> {
+        let path = state.passkeys_file();
+        self.validate().map_err(|source| PasskeysError::Invalid { path: path.clone(), source })?;
+        let mut text =
+            serde_json::to_vec_pretty(self).map_err(|source| PasskeysError::Parse { path, source })?;
         text.push(b'\n');
-        let beside = path.with_extension("json.new");
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        let io = |action, at: &Path| {
-            let path = at.to_owned();
-            move |source| PasskeysError::Io { action, path, source }
-        };
-        match fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(io("remove", &beside)(error));
-            }
-            Ok(()) | Err(_) => {}
-        }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o644)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(&beside)
-            .map_err(io("create", &beside))?;
-        file.write_all(&text).and_then(|()| file.sync_all()).map_err(io("write", &beside))?;
-        fs::rename(&beside, path).map_err(io("replace", path))?;
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("sync", folder))
+        state.replace_passkeys(&text).map_err(PasskeysError::State)
     }
 
     /// By name.
@@ -323,23 +308,21 @@ fn is_host(host: &str) -> bool {
 pub struct Lock(#[expect(dead_code, reason = "the lock is the open file")] File);
 
 impl Lock {
-    /// Waits for the lock of the list at `path`. The lock file is 0600 root's, so nobody else can hold it.
+    /// Waits for the lock of this state folder's list. The lock file is 0600 root's, so nobody else can hold it.
     ///
     /// # Errors
     /// The lock file cannot be made or locked.
-    pub fn take(path: &Path) -> Result<Self, PasskeysError> {
-        let path = path.with_extension("json.lock");
-        let io = |source| PasskeysError::Io { action: "lock", path: path.clone(), source };
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
-            .open(&path)
-            .map_err(io)?;
-        file.lock().map_err(io)?;
+    pub fn take(state: &State) -> Result<Self, PasskeysError> {
+        let file = state
+            .base_dir()
+            .open_file(LOCK_FILE, OFlag::O_RDWR | OFlag::O_CREAT, 0o600)
+            .map_err(PasskeysError::State)?;
+        let path = state.base_dir().path().join(LOCK_FILE);
+        file.lock().map_err(|source| PasskeysError::Io { action: "lock", path, source })?;
         Ok(Self(file))
     }
 }
 
+#[cfg(test)]
+#[path = "passkeys_tests.rs"]
+mod tests;

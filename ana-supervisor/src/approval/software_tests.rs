@@ -1,4 +1,6 @@
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use tempfile::TempDir;
 
 use super::{
     super::{
@@ -8,23 +10,6 @@ use super::{
     },
     *,
 };
-
-/// A folder of this test's own, removed with it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("ana-software-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).ok();
-    }
-}
 
 #[test]
 fn what_it_signs_is_verified() {
@@ -50,9 +35,9 @@ fn what_it_signs_is_verified() {
 
 #[test]
 fn a_file_keeps_the_key() {
-    let folder = Folder::new("keeps");
+    let folder = TempDir::new().unwrap();
     for passphrase in [None, Some("pass")] {
-        let path = folder.0.join(format!("{}.key", passphrase.is_some()));
+        let path = folder.path().join(format!("{}.key", passphrase.is_some()));
         let (file, registration) = SoftwarePasskey::generate(RP_ID, "alice", passphrase).unwrap();
         file.create(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
@@ -71,13 +56,13 @@ fn a_file_keeps_the_key() {
 
 #[test]
 fn a_file_for_all_to_read_or_a_link_is_refused() {
-    let folder = Folder::new("open");
-    let path = folder.0.join("key");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("key");
     SoftwarePasskey::generate(RP_ID, "alice", None).unwrap().0.create(&path).unwrap();
-    let link = folder.0.join("link");
+    let link = folder.path().join("link");
     std::os::unix::fs::symlink(&path, &link).unwrap();
     assert!(matches!(KeyFile::open(&link), Err(KeyFileError::Io { action: "open", .. })));
-    assert!(matches!(KeyFile::open(&folder.0), Err(KeyFileError::NotAFile { .. })));
+    assert!(matches!(KeyFile::open(folder.path()), Err(KeyFileError::NotAFile { .. })));
     for mode in [0o640, 0o604, 0o620, 0o666] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         assert!(matches!(KeyFile::open(&path), Err(KeyFileError::Mode { .. })), "{mode:o}");
@@ -88,8 +73,8 @@ fn a_file_for_all_to_read_or_a_link_is_refused() {
 
 #[test]
 fn damaged_files_are_refused_by_name() {
-    let folder = Folder::new("damaged");
-    let path = folder.0.join("key");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("key");
     let (file, _) = SoftwarePasskey::generate(RP_ID, "alice", None).unwrap();
     let good = serde_json::to_value(&file).unwrap();
     let put = |text: &str| {

@@ -176,3 +176,6 @@ fn expired(input: &Input) -> Result<(), InputError> {
     }
 }
 
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

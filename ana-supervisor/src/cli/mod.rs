@@ -4,3 +4,4 @@ pub mod doctor;
 //! cli
 
 pub mod policy;
+pub mod passkey;

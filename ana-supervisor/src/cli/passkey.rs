@@ -1,0 +1,270 @@
+//! `ana passkey`: who may approve on this host.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail, ensure};
+use clap::Subcommand;
+use comfy_table::{Table, TableStyle};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::{
+    approval::{
+        Verified,
+        enrolment::{self, Enrolled, Wish},
+        passkeys::{self, Lock, Passkeys},
+        software::AskPassphrase,
+    },
+    evidence::{AssertionRecord, Entry, Event, Store},
+    state::State,
+};
+
+/// Enroll, list, rename and remove passkeys
+#[derive(Debug, Subcommand)]
+pub enum Args {
+    /// Enroll a passkey; needs root, and the approval of an enrolled passkey once there is one
+    Enroll {
+        /// What the passkey is called; the approver's account name if left out
+        #[arg(long)]
+        name: Option<String>,
+        /// Make a software passkey in this file (for tests and demos: whoever can read the file can approve)
+        #[arg(long, value_name = "KEYFILE")]
+        software: PathBuf,
+        /// The key file of an enrolled passkey that approves this one
+        #[arg(long, value_name = "KEYFILE")]
+        with: Option<PathBuf>,
+        /// Ask for a passphrase to protect the key file with; rules with verify = "pin" need one
+        #[arg(long)]
+        passphrase: bool,
+    },
+    /// List the enrolled passkeys
+    List {
+        /// Print a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Rename a passkey; needs root
+    Rename {
+        /// The passkey's name
+        old: String,
+        /// What it is to be called
+        new: String,
+    },
+    /// Remove a passkey: it approves nothing any more; needs root
+    Remove {
+        /// The passkey's name
+        name: String,
+        /// Remove it even if it is the last one and nobody could approve any more
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// Runs the command on the state folder `state`, or the default one. Errors go to stderr, with their causes.
+pub fn run(args: Args, state: Option<&Path>) -> ExitCode {
+    let result = match args {
+        Args::Enroll { name, software, with, passphrase } => {
+            enroll(state, name, &software, with.as_deref(), passphrase)
+        }
+        Args::List { json } => list(state, json),
+        Args::Rename { old, new } => rename(state, &old, &new),
+        Args::Remove { name, force } => remove(state, &name, force),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell when stderr is closed.
+            writeln!(io::stderr(), "ana: {error:#}").ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn enroll(
+    state: Option<&Path>,
+    name: Option<String>,
+    key_file: &Path,
+    with: Option<&Path>,
+    passphrase: bool,
+) -> anyhow::Result<()> {
+    need_root("enrolling")?;
+    let state = State::open(state)?;
+    let approver = approver()?;
+    let name = name.unwrap_or_else(|| approver.clone());
+    let key_file = std::path::absolute(key_file).context("the key file's path has no absolute form")?;
+    let _lock = Lock::take(&state)?;
+    let mut list = match Passkeys::load(&state)? {
+        Some(list) => list,
+        None => Passkeys::new(&host()?)?,
+    };
+    let passphrase = if passphrase { Some(new_passphrase(&key_file)?) } else { None };
+    let wish = Wish { name: &name, approver: &approver, key_file: &key_file, passphrase, with };
+    let enrolled = enrolment::enrol(&list, &wish, ask)?;
+    // Evidence first: a passkey that nobody can account for is never on the list.
+    Store::open(&state)?.append(enrolment_entry(&enrolled)).context("the passkey is not enrolled")?;
+    let by = enrolled.authorised_by.as_ref().map_or("root", |verified| verified.passkey());
+    let message = format!(
+        "enrolled the software passkey {name:?} of {approver}, authorised by {by}; its key is {}",
+        key_file.display()
+    );
+    list.passkeys.push(enrolled.passkey);
+    list.save(&state)?;
+    say(&message)
+}
+
+fn list(state: Option<&Path>, json: bool) -> anyhow::Result<()> {
+    let path = State::paths(state).passkeys;
+    let passkeys = Passkeys::load_from(&path)?.map(|list| list.passkeys).unwrap_or_default();
+    if json {
+        return say(&serde_json::to_string_pretty(&passkeys)?);
+    }
+    if passkeys.is_empty() {
+        return say("no passkey is enrolled; enroll one with `sudo ana passkey enroll`");
+    }
+    let mut table = Table::new();
+    table.load_style(TableStyle::new());
+    table.set_header(["NAME", "KIND", "APPROVER", "ENROLLED", "KEY"]);
+    for passkey in &passkeys {
+        let key_file = passkey.key_file.as_deref().map(|path| path.display().to_string());
+        table.add_row([
+            passkey.name.clone(),
+            passkey.kind.to_string(),
+            passkey.approver.escape_default().to_string(),
+            passkey.created.escape_default().to_string(),
+            key_file.unwrap_or_default().escape_default().to_string(),
+        ]);
+    }
+    say(&table.trim_fmt())
+}
+
+fn rename(state: Option<&Path>, old: &str, new: &str) -> anyhow::Result<()> {
+    need_root("renaming a passkey")?;
+    let (state, mut list, _lock) = open(state)?;
+    passkeys::check_name(new)?;
+    ensure!(list.named(new).is_none(), "a passkey named {new:?} is enrolled already");
+    let passkey =
+        list.passkeys.iter_mut().find(|passkey| passkey.name == old).with_context(|| unknown(old))?;
+    new.clone_into(&mut passkey.name);
+    let detail =
+        json!({"action": "rename", "name": old, "new_name": new, "credential_id": passkey.credential_id});
+    Store::open(&state)?.append(entry(None, detail)).context("the passkey is not renamed")?;
+    list.save(&state)?;
+    say(&format!("renamed the passkey {old:?} to {new:?}"))
+}
+
+fn remove(state: Option<&Path>, name: &str, force: bool) -> anyhow::Result<()> {
+    need_root("removing a passkey")?;
+    let (state, mut list, _lock) = open(state)?;
+    let at = list.passkeys.iter().position(|passkey| passkey.name == name).with_context(|| unknown(name))?;
+    if list.passkeys.len() == 1 && !force {
+        bail!(
+            "{name:?} is the last passkey: without it nobody can approve, and the next one is enrolled by root \
+             alone; add --force to remove it"
+        );
+    }
+    let removed = list.passkeys.remove(at);
+    let detail = json!({
+        "action": "remove", "name": name, "credential_id": removed.credential_id, "public_key": removed.public_key,
+    });
+    // A removal that is recorded and not done is the safe half of the two.
+    Store::open(&state)?.append(entry(None, detail)).context("the passkey is not removed")?;
+    list.save(&state)?;
+    let left_behind =
+        removed.key_file.map(|path| format!("; its key file {} is still there", path.display()));
+    say(&format!("removed the passkey {name:?}{}", left_behind.unwrap_or_default()))
+}
+
+fn open(state: Option<&Path>) -> anyhow::Result<(State, Passkeys, Lock)> {
+    let state = State::open(state)?;
+    let lock = Lock::take(&state)?;
+    let list = Passkeys::load(&state)?.context("no passkey is enrolled")?;
+    Ok((state, list, lock))
+}
+
+fn unknown(name: &str) -> String {
+    format!("no passkey is named {name:?}; `ana passkey list` shows the names")
+}
+
+fn need_root(what: &str) -> anyhow::Result<()> {
+    ensure!(nix::unistd::geteuid().is_root(), "{what} needs root; run it with sudo");
+    Ok(())
+}
+
+/// The person behind sudo, or root's own account.
+fn approver() -> anyhow::Result<String> {
+    if let Some(name) = std::env::var("SUDO_USER").ok().filter(|name| passkeys::check_name(name).is_ok()) {
+        return Ok(name);
+    }
+    let user =
+        nix::unistd::User::from_uid(nix::unistd::geteuid()).context("the account database cannot be read")?;
+    Ok(user.map_or_else(|| "root".to_owned(), |user| user.name))
+}
+
+fn host() -> anyhow::Result<String> {
+    let host = nix::unistd::gethostname().context("the host's name cannot be read")?;
+    host.into_string().ok().context("the host's name is not text")
+}
+
+fn ask(path: &Path) -> AskPassphrase {
+    let prompt = format!("Passphrase of {}: ", path.display());
+    Box::new(move || rpassword::prompt_password(&prompt).map(Zeroizing::new))
+}
+
+fn new_passphrase(path: &Path) -> anyhow::Result<Zeroizing<String>> {
+    ensure!(io::stdin().is_terminal(), "--passphrase asks for it at a terminal, and there is none");
+    let ask = |prompt: String| rpassword::prompt_password(prompt).map(Zeroizing::new);
+    let first = ask(format!("New passphrase for {}: ", path.display())).context("no passphrase was read")?;
+    ensure!(!first.is_empty(), "an empty passphrase protects nothing; leave --passphrase out instead");
+    let second = ask("Once more: ".to_owned()).context("no passphrase was read")?;
+    ensure!(*first == *second, "the two passphrases differ");
+    Ok(first)
+}
+
+fn enrolment_entry(enrolled: &Enrolled) -> Entry {
+    let passkey = &enrolled.passkey;
+    let authorised_by = enrolled.authorised_by.as_ref();
+    let detail = json!({
+        "action": "enroll",
+        "enrolment": enrolled.enrolment,
+        "name": passkey.name,
+        "passkey_kind": passkey.kind,
+        "approver": passkey.approver,
+        "authorised_by": authorised_by.map(Verified::passkey),
+        "possession": enrolled.possession.assertion(),
+    });
+    // The first passkey has nobody to vouch for it but its own key.
+    entry(Some(record(authorised_by.unwrap_or(&enrolled.possession))), detail)
+}
+
+fn entry(assertion: Option<AssertionRecord>, detail: serde_json::Value) -> Entry {
+    Entry {
+        event: Event::Enrolment,
+        session: None,
+        operation: None,
+        verdict: None,
+        rule: None,
+        policy_sha256: None,
+        assertion,
+        detail: Some(detail),
+    }
+}
+
+fn record(verified: &Verified) -> AssertionRecord {
+    let assertion = verified.assertion();
+    AssertionRecord {
+        credential_id: assertion.credential_id.clone(),
+        approver: verified.approver().to_owned(),
+        public_key: verified.public_key().to_owned(),
+        authenticator_data: assertion.authenticator_data.clone(),
+        client_data_json: assertion.client_data_json.clone(),
+        signature: assertion.signature.clone(),
+    }
+}
+
+fn say(text: &str) -> anyhow::Result<()> {
+    writeln!(io::stdout(), "{text}").context("cannot write to stdout")
+}
