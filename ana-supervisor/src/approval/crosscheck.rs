@@ -143,7 +143,9 @@ fn both_judge_each_field_alike() {
         format!(r#"{{"type":"{kind}","challenge":"{}","origin":"{origin}"{more}}}"#, b64(CHALLENGE))
             .into_bytes()
     };
-    let cases: Vec<(&str, &Token, Vec<u8>, Vec<u8>, bool, bool)> = vec![
+    // Name, who signs, authenticator data, client data, is a PIN asked for, is it right.
+    type Case<'a> = (&'a str, &'a Token, Vec<u8>, Vec<u8>, bool, bool);
+    let cases: Vec<Case<'_>> = vec![
         ("right", &token, data(1, 0), right.clone(), false, true),
         ("with a PIN", &token, data(5, 0), right.clone(), true, true),
         ("PIN missing", &token, data(1, 0), right.clone(), true, false),
