@@ -75,6 +75,7 @@ fn entry(decided: &Decided) -> Entry {
 }
 
 fn reason(reason: &Reason) -> (DecidedBy, Option<AssertionRecord>, Value) {
+    let because = reason.to_string();
     match reason {
         Reason::Rule { rule: _, because } => (DecidedBy::Rule, None, json!({ "because": because })),
         Reason::Person { approver, assertion: verified } => {
@@ -87,16 +88,24 @@ fn reason(reason: &Reason) -> (DecidedBy, Option<AssertionRecord>, Value) {
                 client_data_json: assertion.client_data_json.clone(),
                 signature: assertion.signature.clone(),
             };
-            let kind = verified.kind().to_string();
-            (DecidedBy::Person, Some(record), json!({ "by": approver, "passkey": kind }))
+            let detail = json!({
+                "because": because,
+                "by": approver,
+                "passkey": verified.passkey(),
+                "passkey_kind": verified.kind(),
+                "user_verified": verified.user_verified(),
+            });
+            (DecidedBy::Person, Some(record), detail)
         }
-        Reason::Refused { by, reason } => (DecidedBy::Person, None, json!({ "by": by, "because": reason })),
-        Reason::TimedOut { seconds } => (
-            DecidedBy::Timeout,
-            None,
-            json!({ "because": format!("timed out after {seconds}s"), "seconds": seconds }),
-        ),
-        Reason::ProcessEnded => (DecidedBy::System, None, json!({ "because": "the process ended" })),
-        Reason::QueueFull { .. } => (DecidedBy::System, None, json!({ "because": reason.to_string() })),
+        Reason::Refused { by, reason: _ } => {
+            let decided_by = if by == "ana" { DecidedBy::System } else { DecidedBy::Person };
+            (decided_by, None, json!({ "because": because, "by": by }))
+        }
+        Reason::TimedOut { seconds } => {
+            (DecidedBy::Timeout, None, json!({ "because": because, "seconds": seconds }))
+        }
+        Reason::ProcessEnded | Reason::QueueFull { .. } => {
+            (DecidedBy::System, None, json!({ "because": because }))
+        }
     }
 }

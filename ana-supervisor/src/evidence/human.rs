@@ -28,14 +28,15 @@ impl HumanProof for WebAuthn {
         let flags = B64.decode(&record.authenticator_data).ok().and_then(|data| data.get(32).copied());
         let flags = flags.ok_or("the authenticator data is too short")?;
         let offered = [Passkey {
-            name: record.approver.clone(),
-            kind: Kind::Software,
-            aaguid: String::new(),
-            created: String::new(),
-            approver: record.approver.clone(),
-            key_file: None,
+            name: "the record's".into(),
+            // Not asked here; the decision's detail says it.
+            kind: Kind::SecurityKey,
             credential_id: record.credential_id.clone(),
             public_key: record.public_key.clone(),
+            aaguid: String::new(),
+            approver: record.approver.clone(),
+            created: String::new(),
+            key_file: None,
             be: flags & 0x08 != 0,
             bs: flags & 0x10 != 0,
             // Whether the counter grew was decided when the approval came in.
@@ -54,7 +55,12 @@ impl HumanProof for WebAuthn {
             client_data_json: record.client_data_json.clone(),
             signature: record.signature.clone(),
         };
-        assertion::verify(&assertion, &expected).map(drop).map_err(|error| error.to_string())
+        assertion::verify(&assertion, &expected).map(drop).map_err(|error| {
+            match std::error::Error::source(&error) {
+                Some(source) => format!("{error}: {source}"),
+                None => error.to_string(),
+            }
+        })
     }
 }
 

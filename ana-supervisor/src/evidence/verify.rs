@@ -35,6 +35,8 @@ pub struct Report {
     pub approved: u64,
     /// Those of them whose passkey is pinned with `--trust` or enrolled.
     pub human_proven: u64,
+    /// Approvals that a software passkey made: whoever read its file.
+    pub software_approved: u64,
     /// Records of a loss.
     pub losses: u64,
     /// Records of tampering.
@@ -298,6 +300,8 @@ impl<'a> Run<'a> {
             .check(operation, assertion)
             .map_err(|error| format!("the person's approval does not verify: {error}"))?;
         self.report.approved += 1;
+        let kind = payload.detail.as_ref().and_then(|detail| detail.get("passkey_kind")?.as_str());
+        self.report.software_approved += u64::from(kind == Some("software"));
         if self.with.trust.is_enrolled(assertion, human::rp_id(assertion).as_deref()) {
             self.report.human_proven += 1;
         }
