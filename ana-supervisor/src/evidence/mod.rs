@@ -17,7 +17,7 @@ pub mod record;
 pub mod sign;
 pub mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod trust;
 pub mod verify;
 

@@ -1,7 +1,7 @@
 //! Appending: under the lock, one write, one sync, and only then success.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -40,9 +40,12 @@ pub struct Store {
 
 /// The two calls that decide whether a record is there; tests put failing ones in their place.
 pub(super) struct Disk {
-    pub(super) write: Box<dyn Fn(&File, &[u8]) -> io::Result<usize> + Send + Sync>,
-    pub(super) sync: Box<dyn Fn(&File) -> io::Result<()> + Send + Sync>,
+    pub(super) write: Box<Write>,
+    pub(super) sync: Box<Sync>,
 }
+
+type Write = dyn Fn(&File, &[u8]) -> io::Result<usize> + Send + std::marker::Sync;
+type Sync = dyn Fn(&File) -> io::Result<()> + Send + std::marker::Sync;
 
 impl Default for Disk {
     fn default() -> Self {

@@ -15,52 +15,52 @@ use crate::operation::{Bytes, Environment, Exec, File, Ids, Kind, Operation, Req
 use crate::state::State;
 
 /// A state in a folder of its own, which lasts as long as this value.
-pub(super) struct Bench {
-    pub(super) folder: TempDir,
-    pub(super) state: State,
+pub(crate) struct Bench {
+    pub(crate) folder: TempDir,
+    pub(crate) state: State,
 }
 
 impl Bench {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::at(tempfile::tempdir().expect("a temporary folder"))
     }
 
-    pub(super) fn at(folder: TempDir) -> Self {
+    pub(crate) fn at(folder: TempDir) -> Self {
         let state = State::open(Some(folder.path())).expect("the state opens");
         Self { folder, state }
     }
 
-    pub(super) fn store(&self) -> Store {
+    pub(crate) fn store(&self) -> Store {
         Store::open(&self.state).expect("the store opens")
     }
 
-    pub(super) fn evidence(&self) -> PathBuf {
+    pub(crate) fn evidence(&self) -> PathBuf {
         self.folder.path().join("evidence")
     }
 
-    pub(super) fn segment_path(&self, number: u32) -> PathBuf {
+    pub(crate) fn segment_path(&self, number: u32) -> PathBuf {
         self.folder.path().join(format!("evidence/{number:06}.jsonl"))
     }
 
-    pub(super) fn segment(&self, number: u32) -> Vec<u8> {
+    pub(crate) fn segment(&self, number: u32) -> Vec<u8> {
         std::fs::read(self.segment_path(number)).expect("the segment")
     }
 
-    pub(super) fn trust(&self) -> Trust {
+    pub(crate) fn trust(&self) -> Trust {
         let passkeys = Some((self.state.base_dir(), "passkeys.json"));
         Trust::load(Some(self.state.keys_dir()), passkeys, None).expect("the keys")
     }
 
-    pub(super) fn verify_with(&self, live: &dyn Fn(&str) -> bool) -> Result<Report, VerifyError> {
+    pub(crate) fn verify_with(&self, live: &dyn Fn(&str) -> bool) -> Result<Report, VerifyError> {
         super::verify(self.state.evidence_dir(), &self.trust(), live)
     }
 
     /// With no session running.
-    pub(super) fn verify(&self) -> Result<Report, VerifyError> {
+    pub(crate) fn verify(&self) -> Result<Report, VerifyError> {
         self.verify_with(&|_| false)
     }
 
-    pub(super) fn payloads(&self) -> Vec<Payload> {
+    pub(crate) fn payloads(&self) -> Vec<Payload> {
         let mut payloads = Vec::new();
         let each = |payload| {
             payloads.push(payload);
@@ -72,7 +72,7 @@ impl Bench {
 }
 
 /// Whether we are root; says that the test is skipped when not.
-pub(super) fn needs_root() -> bool {
+pub(crate) fn needs_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
         eprintln!("skipped: needs root");
@@ -80,7 +80,7 @@ pub(super) fn needs_root() -> bool {
     root
 }
 
-pub(super) fn operation(id: u32, session: &str) -> Operation {
+pub(crate) fn operation(id: u32, session: &str) -> Operation {
     Operation {
         v: 1,
         id: format!("01J{id:023}"),
@@ -113,15 +113,15 @@ pub(super) fn operation(id: u32, session: &str) -> Operation {
     }
 }
 
-pub(super) fn started(session: &str) -> Entry {
+pub(crate) fn started(session: &str) -> Entry {
     Entry::new(Event::SessionStart).session(session).policy("p").detail(json!({"seal": "landlock"}))
 }
 
-pub(super) fn ended(session: &str) -> Entry {
+pub(crate) fn ended(session: &str) -> Entry {
     Entry::new(Event::SessionEnd).session(session)
 }
 
-pub(super) fn allowed_by_rule(id: u32, session: &str) -> Entry {
+pub(crate) fn allowed_by_rule(id: u32, session: &str) -> Entry {
     Entry {
         operation: Some(operation(id, session)),
         verdict: Some(RecordedVerdict::Allow),

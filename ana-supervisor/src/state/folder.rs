@@ -158,12 +158,16 @@ impl Folder {
         let path = self.path.join(name);
         // Non-blocking: a fifo in the file's place must not stop us.
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-        let fd =
-            openat(&self.fd, name, flags, Mode::from_bits_truncate(mode)).map_err(|errno| match errno {
-                Errno::ENOENT => StateError::Missing { path: path.clone() },
-                Errno::ELOOP | Errno::EISDIR | Errno::ENXIO => StateError::NotAFile { path: path.clone() },
-                source => StateError::Open { path: path.clone(), source },
-            })?;
+        let fd = openat(&self.fd, name, flags, Mode::from_bits_truncate(mode)).map_err(|source| {
+            let path = path.clone();
+            if source == Errno::ENOENT {
+                StateError::Missing { path }
+            } else if [Errno::ELOOP, Errno::EISDIR, Errno::ENXIO].contains(&source) {
+                StateError::NotAFile { path }
+            } else {
+                StateError::Open { path, source }
+            }
+        })?;
         let file = File::from(fd);
         let metadata = file.metadata().map_err(|source| StateError::Read { path: path.clone(), source })?;
         if !metadata.is_file() {
@@ -234,10 +238,15 @@ impl Folder {
             (opened, Missing::Create { mode }) => (opened, mode & 0o077 == 0),
             (opened, Missing::Refuse) => (opened, false),
         };
-        let fd = opened.map_err(|errno| match errno {
-            Errno::ENOENT => StateError::Missing { path: path.clone() },
-            Errno::ELOOP | Errno::ENOTDIR => StateError::NotAFolder { path: path.clone() },
-            source => StateError::Open { path: path.clone(), source },
+        let fd = opened.map_err(|source| {
+            let path = path.clone();
+            if source == Errno::ENOENT {
+                StateError::Missing { path }
+            } else if [Errno::ELOOP, Errno::ENOTDIR].contains(&source) {
+                StateError::NotAFolder { path }
+            } else {
+                StateError::Open { path, source }
+            }
         })?;
         let folder = Self { fd, path, strictness: self.strictness, loose: Arc::clone(&self.loose) };
         folder.check(private)?;

@@ -1,0 +1,158 @@
+//! `ana audit verify`.
+
+use std::cell::Cell;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use super::output::{self, Out};
+use crate::evidence::human::WebAuthn;
+use crate::evidence::verify::Verification;
+use crate::evidence::{BadRecord, Report, Trust, VerifyError};
+use crate::state::State;
+
+/// A log of fewer bytes is verified before anybody wonders.
+const PROGRESS_BYTES_MIN: u64 = 8 << 20;
+
+#[derive(Debug, Args)]
+pub(super) struct Verify {
+    /// Believe the keys in this file (a JWK or JWKS of record keys, or a pinned list of passkeys like passkeys.json)
+    /// instead of those in the state folder.
+    #[arg(long, value_name = "FILE")]
+    trust: Option<PathBuf>,
+    /// Print a JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Verify {
+    pub(super) fn run(&self, state: Option<&Path>, out: &mut Out) -> anyhow::Result<ExitCode> {
+        match self.verify(state) {
+            Ok(report) if self.json => {
+                let mut value = serde_json::to_value(&report)?;
+                if let Some(members) = value.as_object_mut() {
+                    members.insert("ok".into(), json!(true));
+                }
+                out.json(&value)?;
+            }
+            Ok(report) => self.tell(&report, out)?,
+            Err(Problem::Bad(bad)) => {
+                if self.json {
+                    out.json(
+                        &json!({ "ok": false, "file": bad.file, "line": bad.line, "reason": bad.reason }),
+                    )?;
+                    out.flush()?;
+                } else {
+                    output::complain(&bad.to_string());
+                }
+                return Ok(ExitCode::FAILURE);
+            }
+            Err(Problem::Other(error)) => return Err(error),
+        }
+        out.flush()?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn verify(&self, state: Option<&Path>) -> Result<Report, Problem> {
+        let paths = State::paths(state);
+        let evidence = super::evidence(state)?;
+        let (keys, _) = super::open(&paths.keys).map_err(anyhow::Error::from)?;
+        let base = paths.passkeys.parent().unwrap_or(Path::new("/"));
+        let (base, _) = super::open(base).map_err(anyhow::Error::from)?;
+        let passkeys = base.as_ref().map(|base| (base, "passkeys.json"));
+        let trust =
+            Trust::load(keys.as_ref(), passkeys, self.trust.as_deref()).map_err(anyhow::Error::from)?;
+        let meter = Meter::new();
+        let verification = Verification {
+            trust: &trust,
+            proof: &WebAuthn,
+            live: &|session| super::is_live(&paths.run, session),
+            progress: &|done, total| meter.show(done, total),
+        };
+        let report = verification.folder(&evidence);
+        meter.clear();
+        report.map_err(|error| match error {
+            VerifyError::Bad(bad) => Problem::Bad(bad),
+            VerifyError::Unreadable(error) => Problem::Other(error.into()),
+        })
+    }
+
+    fn tell(&self, report: &Report, out: &mut Out) -> anyhow::Result<()> {
+        let many = |count: u64, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+        out.line(&format!(
+            "valid: {} in {}",
+            many(report.records, "record"),
+            many(report.segments, "segment")
+        ))?;
+        out.line(&format!(
+            "{} ({} running), {}: {} allowed, {} denied",
+            many(report.sessions, "session"),
+            report.live_sessions,
+            many(report.decisions, "decision"),
+            report.allowed,
+            report.denied
+        ))?;
+        let source = if self.trust.is_some() { "--trust" } else { "passkeys.json" };
+        out.line(&format!(
+            "{} by a person, {} of them human-proven (by {source}), {} with a software passkey",
+            many(report.approved, "approval"),
+            report.human_proven,
+            report.software_approved
+        ))?;
+        for (count, what) in [
+            (report.losses, "of a loss: see `ana audit list`"),
+            (report.tampers, "of tampering: see `ana audit list`"),
+            (report.development, "made in development (the state was not root's alone)"),
+        ] {
+            if count > 0 {
+                out.line(&format!("{} {what}", many(count, "record")))?;
+            }
+        }
+        match &report.head {
+            Some(head) => out.line(&format!("last line: {head}")),
+            None => Ok(()),
+        }
+    }
+}
+
+enum Problem {
+    Bad(BadRecord),
+    Other(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Problem {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// The progress on standard error, if someone looks at it and the log is long.
+struct Meter {
+    terminal: bool,
+    percent: Cell<u64>,
+}
+
+impl Meter {
+    fn new() -> Self {
+        Self { terminal: io::stderr().is_terminal(), percent: Cell::new(u64::MAX) }
+    }
+
+    fn show(&self, done: u64, total: u64) {
+        if !self.terminal || total < PROGRESS_BYTES_MIN {
+            return;
+        }
+        let percent = done.saturating_mul(100) / total;
+        if self.percent.replace(percent) != percent {
+            write!(io::stderr(), "\rverifying: {percent} %").ok();
+        }
+    }
+
+    fn clear(&self) {
+        if self.percent.get() != u64::MAX {
+            write!(io::stderr(), "\r\x1b[K").ok();
+        }
+    }
+}
