@@ -79,8 +79,6 @@ pub enum PolicyCommandError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("the policy {} is not UTF-8 text", .path.display())]
     NotText { path: PathBuf, source: std::string::FromUtf8Error },
-    #[error("the home of the session's user is not known: name it with --home")]
-    NoHome,
     #[error("{0} is not found in PATH")]
     NotFound(String),
     #[error("cannot look at {}", .path.display())]
@@ -128,7 +126,7 @@ fn load(files: &[PathBuf], home: Option<&Path>, state: Option<&Path>) -> Result<
     let home = match home {
         Some(home) => std::path::absolute(home)
             .map_err(|source| PolicyCommandError::Program { path: home.to_owned(), source })?,
-        None => files::home().ok_or(PolicyCommandError::NoHome)?,
+        None => files::home().unwrap_or_default(),
     };
     let sources = if files.is_empty() { files::installed(state)? } else { files::named(files)? };
     Ok(Policy::parse(&sources, &home)?)
@@ -190,7 +188,6 @@ fn failure(error: &PolicyCommandError, as_json: bool) -> Output {
         }
         PolicyCommandError::Read { .. }
         | PolicyCommandError::NotText { .. }
-        | PolicyCommandError::NoHome
         | PolicyCommandError::NotFound(_)
         | PolicyCommandError::Program { .. } => {
             let mut message = error.to_string();

@@ -89,7 +89,7 @@ pub struct Exec {
     /// The script, when one is run: through its #! line, or opened by an interpreter.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub script: Option<Script>,
-    /// Every argument, argv[0] first.
+    /// Every argument, argv\[0\] first.
     pub argv: Vec<Bytes>,
     pub cwd: Bytes,
     pub environment: Environment,

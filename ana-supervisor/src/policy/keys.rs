@@ -134,6 +134,11 @@ impl Keys<'_> {
 
     /// An absolute path, `~/` being the home, without detours.
     pub(super) fn path(&mut self, text: &str, place: &Place, key: &str) -> Option<PathBuf> {
+        if text.starts_with("~/") && !self.home.is_absolute() {
+            let message = format!("`{key}`: the session's user has no home for {text:?}");
+            self.complain(Problem::new(place.clone(), message).help("write it from the root"));
+            return None;
+        }
         let path = match text.strip_prefix("~/") {
             Some(below) => self.home.join(below.trim_start_matches('/')),
             None => PathBuf::from(text),

@@ -27,7 +27,7 @@ const HOLDS_MAX: i64 = 1024;
 
 impl Policy {
     /// Reads the sources as one policy, rules in order, and runs its self-tests. `home` is the session user's, for
-    /// `~/`. Listed files need not exist.
+    /// `~/`; a relative one means that there is none. Listed files need not exist.
     ///
     /// # Errors
     /// Everything that is wrong with any of the sources; the policy must then not be used.
@@ -36,9 +36,6 @@ impl Policy {
             Reader { sources, set: HashMap::new(), problems: Vec::new(), draft: Draft::default() };
         if sources.is_empty() {
             reader.problems.push(Problem::nowhere("there is no policy file"));
-        }
-        if !home.is_absolute() {
-            reader.problems.push(Problem::nowhere("the session user's home is not an absolute path"));
         }
         for source in 0..sources.len() {
             reader.read(source, home);

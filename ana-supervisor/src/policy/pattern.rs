@@ -232,7 +232,8 @@ pub(super) mod tests {
         assert!(!pattern(&words).matches(&arguments));
         let word = format!("{}b", "*a".repeat(40));
         assert!(!pattern(&[&word]).matches(&["a".repeat(128 << 10)]));
-        assert!(start.elapsed() < std::time::Duration::from_secs(5), "{:?}", start.elapsed());
+        // A fraction of a second; the bound only has to tell polynomial from exponential on a busy machine.
+        assert!(start.elapsed() < std::time::Duration::from_secs(60), "{:?}", start.elapsed());
     }
 
     pub(in crate::policy) fn words() -> impl Strategy<Value = Vec<String>> {
