@@ -1,8 +1,11 @@
-//! The commands of `ana`.
+//! The commands of `ana` and `ana-run`: what people and scripts type, and what they read.
 
-pub mod doctor;
-//! cli
-
-pub mod policy;
-pub mod passkey;
+pub mod answer;
 pub mod audit;
+pub mod checks;
+pub mod doctor;
+pub mod passkey;
+pub mod policy;
+pub mod question;
+pub mod run;
+pub mod sessions;

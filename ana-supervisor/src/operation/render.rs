@@ -200,6 +200,11 @@ fn basename(path: &[u8]) -> &[u8] {
     path.rsplit(|&byte| byte == b'/').next().unwrap_or(path)
 }
 
+/// A command line as a person would type it, printable ASCII only.
+pub fn shell_words(words: &[Bytes]) -> String {
+    words.iter().map(|word| shell_quoted(&word.0)).collect::<Vec<_>>().join(" ")
+}
+
 /// One word for a POSIX shell (`$'…'` is in POSIX since 2024). No two words come out alike.
 fn shell_quoted(word: &[u8]) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_@%+=:,./-".contains(byte);

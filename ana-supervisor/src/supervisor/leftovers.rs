@@ -22,7 +22,7 @@ pub fn lock(session: &str) -> io::Result<Flock<fs::File>> {
 }
 
 /// Whether a supervisor or a warden keeps this session.
-pub fn is_live(session: &str) -> bool {
+pub(super) fn is_live(session: &str) -> bool {
     match lock(session) {
         Ok(_released_at_once) => false,
         Err(error) => error.kind() == io::ErrorKind::WouldBlock,
@@ -45,7 +45,7 @@ pub fn remains(hierarchy: &Hierarchy) -> Vec<String> {
 }
 
 /// Kills and removes what dead sessions left; returns their ids.
-pub fn clean(hierarchy: &Hierarchy, run: &Path) -> Vec<String> {
+pub(super) fn clean(hierarchy: &Hierarchy, run: &Path) -> Vec<String> {
     let mut cleaned = remains(hierarchy);
     cleaned.retain(|session| {
         let path = hierarchy.base().join(session);

@@ -120,3 +120,34 @@ fn raise_descriptor_limit() {
         setrlimit(Resource::RLIMIT_NOFILE, WANTED.max(hard), WANTED.max(hard)).ok();
     }
 }
+
+/// Lets go of what `ana-supervisor start` lent us; what goes wrong from here on is written beside the socket.
+///
+/// # Errors
+/// The log or /dev/null cannot be opened.
+pub fn into_background(announcement: &start::Announcement) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let start::Announcement::Ready { socket, .. } = announcement else { return Ok(()) };
+    let log = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(socket.with_extension("log"))?;
+    nix::unistd::dup2_stdout(std::fs::File::open("/dev/null")?)?;
+    nix::unistd::dup2_stderr(log)?;
+    Ok(())
+}
+
+/// The warden's last duty: the record of a session whose supervisor died.
+///
+/// # Errors
+/// The evidence cannot be written.
+pub fn record_death(charge: &crate::launch::warden::Charge) -> Result<(), SupervisorError> {
+    let state = crate::state::State::open(charge.state.as_deref())?;
+    let store = crate::evidence::Store::open(&state)?;
+    let detail = serde_json::json!({ "cause": "the supervisor died; the warden killed the session" });
+    store.append(
+        crate::evidence::Entry::new(crate::evidence::Event::SessionEnd).session(&charge.session).detail(detail),
+    )?;
+    Ok(())
+}

@@ -44,7 +44,7 @@ impl Owner {
 ///
 /// # Errors
 /// The session could not be started; `ana-run` has been told.
-pub async fn session(options: Options, door: Door, oom_score: Option<String>) -> Result<(), SupervisorError> {
+pub(super) async fn session(options: Options, door: Door, oom_score: Option<String>) -> Result<(), SupervisorError> {
     let accepted = tokio::time::timeout(OWNER_LIMIT, accept(&options, &door)).await;
     let (owner, spec) = match accepted {
         Ok(accepted) => accepted?,
@@ -162,7 +162,6 @@ struct Running {
     baseline: Baseline,
     /// The questions that `ana-run` has been shown.
     shown: HashSet<String>,
-    started: std::time::Instant,
 }
 
 impl Running {
@@ -198,7 +197,6 @@ impl Running {
             interactive,
             baseline: Baseline { agent: leader_pid, namespaces: Namespaces::default(), environment },
             shown: HashSet::new(),
-            started: std::time::Instant::now(),
         };
         running.prepare_leader(&spec).await?;
         running.baseline.namespaces = Namespaces::of(leader_pid);

@@ -21,7 +21,7 @@ use tokio::{
 use super::{Options, SupervisorError, io as doing, leftovers};
 use crate::{
     api::frame::{self, Blocking},
-    approval::{Desk, passkeys::Passkeys},
+    approval::{Desk, passkeys::{Passkeys, PasskeysError}},
     evidence::{Entry, Event, Store},
     gate::{
         exec::{ExecGate, answerer::{Answerer, Blocked}, protected::ProtectedFiles, reports},
@@ -47,7 +47,7 @@ use crate::{
 pub const PINS: &str = "/sys/fs/bpf/ana";
 
 /// What exists before `ana-run` connects.
-pub struct Door {
+pub(super) struct Door {
     pub session: String,
     pub socket: PathBuf,
     pub listener: UnixListener,
@@ -57,7 +57,7 @@ pub struct Door {
 }
 
 /// Checks what can be checked, cleans up after the dead, and opens the session's socket.
-pub fn open_door(options: &Options) -> Result<Door, SupervisorError> {
+pub(super) fn open_door(options: &Options) -> Result<Door, SupervisorError> {
     let account = Account::resolve(options.user.as_deref(), options.sudo_uid)?;
     let state = State::open(options.state.as_deref())?;
     let hierarchy = Hierarchy::find()?;
@@ -76,13 +76,14 @@ pub fn open_door(options: &Options) -> Result<Door, SupervisorError> {
 }
 
 /// A session whose every fence is up; the agent has not been started.
-pub struct Prepared {
+pub(super) struct Prepared {
     pub pipeline: Arc<Pipeline>,
     pub cgroup: Arc<SessionCgroup>,
     pub seal: Seal,
     pub switches: Switches,
     pub kernel: Kernel,
-    pub lock: Flock<File>,
+    /// Held, not read: the session is live as long as this is open.
+    pub _lock: Flock<File>,
     pub limit: TaskLimit,
     pub warden: Warden,
     pub baseline: watch::Sender<Option<Arc<Baseline>>>,
@@ -97,13 +98,13 @@ pub struct Prepared {
 }
 
 /// The warden, and the socket by which it is relieved.
-pub struct Warden {
+pub(super) struct Warden {
     pub process: Child,
     pub socket: Blocking,
 }
 
 /// Loads the policy for this user; its errors come rendered.
-pub fn load_policy(state: &State, path: Option<&Path>, home: &Path) -> Result<Policy, SupervisorError> {
+pub(super) fn load_policy(state: &State, path: Option<&Path>, home: &Path) -> Result<Policy, SupervisorError> {
     let sources = match path {
         Some(path) => state.policy_file(path)?,
         None => state.policy_sources()?,
@@ -112,7 +113,7 @@ pub fn load_policy(state: &State, path: Option<&Path>, home: &Path) -> Result<Po
 }
 
 /// Puts up every fence. On an error nothing of the agent has run, and what was made is taken down.
-pub fn prepare(options: &Options, door: &Door, spec: &Spec) -> Result<Prepared, SupervisorError> {
+pub(super) fn prepare(options: &Options, door: &Door, spec: &Spec) -> Result<Prepared, SupervisorError> {
     let policy = load_policy(&door.state, options.policy.as_deref(), &door.account.home(spec))?;
     let switches = Switches {
         namespaces: policy.session().namespaces,
@@ -184,7 +185,7 @@ pub fn prepare(options: &Options, door: &Door, spec: &Spec) -> Result<Prepared, 
         seal,
         switches,
         kernel,
-        lock,
+        _lock: lock,
         limit,
         warden,
         baseline,
@@ -200,8 +201,10 @@ fn desk(state: &State, policy: &Policy) -> Result<Desk, SupervisorError> {
     let passkeys = match Passkeys::load(state)? {
         Some(passkeys) => passkeys,
         // Nothing can be approved then; what is denied or allowed by rule still is.
-        None => Passkeys::new(&sys::process::host_name().map_err(doing("read the host name"))?)
-            .map_err(crate::approval::passkeys::PasskeysError::from)?,
+        None => {
+            let host = sys::process::host_name().map_err(doing("read the host name"))?;
+            Passkeys::new(&host).map_err(|source| PasskeysError::Invalid { path: state.passkeys_file(), source })?
+        }
     };
     Ok(Desk::new(policy.session().max_holds, passkeys, policy.allow_software_passkey()))
 }
@@ -282,7 +285,7 @@ fn role(name: &str, socket: StdUnixStream) -> Command {
 }
 
 /// Starts the session leader; its socket, and the process.
-pub fn start_leader(oom_score: Option<&str>) -> Result<(UnixStream, Child), SupervisorError> {
+pub(super) fn start_leader(oom_score: Option<&str>) -> Result<(UnixStream, Child), SupervisorError> {
     let (ours, theirs) = StdUnixStream::pair().map_err(doing("make a socket for the session leader"))?;
     let mut command = role(leader::ROLE, theirs);
     if let Some(score) = oom_score {
@@ -298,7 +301,7 @@ fn boot_id() -> io::Result<String> {
 }
 
 /// Writes the record that must be on the disk before the agent's first instruction.
-pub fn record_start(prepared: &Prepared, door: &Door, spec: &Spec) -> Result<(), SupervisorError> {
+pub(super) fn record_start(prepared: &Prepared, door: &Door, spec: &Spec) -> Result<(), SupervisorError> {
     let words: Vec<String> = spec.argv.iter().map(crate::operation::Bytes::escaped).collect();
     let kernel = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned());
     let detail = serde_json::json!({
@@ -323,7 +326,7 @@ pub fn record_start(prepared: &Prepared, door: &Door, spec: &Spec) -> Result<(),
 }
 
 /// Sends one word to the session leader.
-pub async fn tell_leader(
+pub(super) async fn tell_leader(
     leader: &UnixStream,
     word: &crate::launch::spec::ToLeader,
     fds: &[std::os::fd::BorrowedFd<'_>],

@@ -1,0 +1,121 @@
+//! What `ana doctor` checks beside the kernel: the policy, the passkeys, the remains of dead sessions.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    approval::passkeys::{Kind, Passkeys},
+    kernel::features::{Check, Status},
+    launch::cgroup::Hierarchy,
+    pipeline::chain,
+    policy::{Policy, Source},
+    state::State,
+    supervisor,
+};
+
+/// All of them, in the order in which people fix them.
+pub fn extra(state: Option<&Path>) -> Vec<Check> {
+    let paths = State::paths(state);
+    let (policy, parsed) = policy(&paths.policy);
+    let mut checks = vec![policy, passkeys(&paths.passkeys, parsed.as_ref()), leftovers()];
+    checks.extend(parsed.as_ref().map(programs));
+    checks
+}
+
+fn check(name: &'static str, status: Status, found: String, way_out: &str) -> Check {
+    Check { name: name.to_owned(), status, found, way_out: (!way_out.is_empty()).then(|| way_out.to_owned()) }
+}
+
+fn policy(path: &Path) -> (Check, Option<Policy>) {
+    const NAME: &str = "policy";
+    let sources = match sources(path) {
+        Ok(sources) => sources,
+        Err((path, error)) => {
+            let found = format!("{}: {error}", path.display());
+            return (check(NAME, Status::Missing, found, "write one; `ana policy check FILE` tests it"), None);
+        }
+    };
+    match Policy::parse(&sources, &super::policy::home().unwrap_or_default()) {
+        Ok(policy) => {
+            let found = format!("{}: {} rules, {} tests", path.display(), policy.exec_rules().len(), policy.test_count());
+            (check(NAME, Status::Ok, found, ""), Some(policy))
+        }
+        Err(errors) => {
+            let found = format!("{}: {} errors", path.display(), errors.problems().len());
+            let way_out = format!("ana policy check {}", path.display());
+            (check(NAME, Status::Missing, found, &way_out), None)
+        }
+    }
+}
+
+/// As the supervisor reads them, without its checks of who owns what (it makes them at every start).
+fn sources(path: &Path) -> Result<Vec<Source>, (PathBuf, std::io::Error)> {
+    let read = |path: &Path| match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Source { name: path.display().to_string(), text }),
+        Err(error) => Err((path.to_owned(), error)),
+    };
+    let mut all = vec![read(path)?];
+    let folder = path.with_file_name("policy.d");
+    let mut more: Vec<_> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        .collect();
+    more.sort();
+    for path in more {
+        all.push(read(&path)?);
+    }
+    Ok(all)
+}
+
+/// Listed programs that are not there, and names that PATH finds elsewhere.
+fn programs(policy: &Policy) -> Check {
+    const NAME: &str = "protected-programs";
+    let missing = super::policy::missing_files(policy);
+    let elsewhere = super::policy::path_warnings(policy, &std::env::var_os("PATH").unwrap_or_default());
+    if let Some(first) = elsewhere.first() {
+        let way_out = "list it, too: an agent that starts it by name runs it unasked";
+        return check(NAME, Status::Degraded, first.to_string(), way_out);
+    }
+    let listed = policy.exec_files().count();
+    match missing.len() {
+        0 => check(NAME, Status::Ok, format!("{listed} files"), ""),
+        n => check(NAME, Status::Ok, format!("{listed} files, {n} of them not installed"), ""),
+    }
+}
+
+fn passkeys(path: &Path, policy: Option<&Policy>) -> Check {
+    const NAME: &str = "passkeys";
+    const ENROLL: &str = "ana passkey enroll --name NAME --software KEYFILE";
+    let passkeys = match Passkeys::load_from(path) {
+        Ok(list) => list.map(|list| list.passkeys).unwrap_or_default(),
+        Err(error) => return check(NAME, Status::Missing, chain(&error), "repair or remove the file"),
+    };
+    let software = passkeys.iter().filter(|passkey| passkey.kind == Kind::Software).count();
+    let found = match (passkeys.len(), software) {
+        (0, _) => return check(NAME, Status::Missing, "none: nothing can be approved".to_owned(), ENROLL),
+        (n, 0) => format!("{n} enrolled"),
+        (n, s) => format!("{n} enrolled, {s} of them software"),
+    };
+    let usable = policy.is_none_or(|policy| policy.allow_software_passkey() || software < passkeys.len());
+    match (usable, software) {
+        (false, _) => {
+            check(NAME, Status::Missing, found, "set allow_software_passkey = true in the policy, or enroll a security key")
+        }
+        (true, 0) => check(NAME, Status::Ok, found, ""),
+        (true, _) => check(NAME, Status::Degraded, found, "a software passkey is for trying ana out: enroll a security key"),
+    }
+}
+
+fn leftovers() -> Check {
+    const NAME: &str = "dead-sessions";
+    if !nix::unistd::geteuid().is_root() {
+        return check(NAME, Status::Ok, "not looked for (that takes root)".to_owned(), "");
+    }
+    let remains = Hierarchy::find().map(|hierarchy| supervisor::remains(&hierarchy)).unwrap_or_default();
+    match remains.len() {
+        0 => check(NAME, Status::Ok, "none".to_owned(), ""),
+        n => check(NAME, Status::Degraded, format!("{n} left something behind"), "the next ana-run kills and removes it"),
+    }
+}

@@ -1,0 +1,121 @@
+//! The questions of an interactive session: one at a time, answered inline.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{self, Write},
+    os::fd::AsFd,
+    time::Instant,
+};
+
+use nix::sys::termios::{FlushArg, tcflush};
+
+use crate::{
+    api::{client::Client, wire::Request},
+    approval::authenticator::Options,
+    cli::{
+        answer,
+        question::{self, Answer, SETTLE},
+    },
+};
+
+/// A question and the key that may answer it.
+struct Question {
+    options: Box<Options>,
+    key: Option<File>,
+}
+
+/// The questions, in the order in which they came. The first is the one on the screen.
+#[derive(Default)]
+pub(super) struct Questions {
+    waiting: VecDeque<Question>,
+    /// Since when the first is on the screen.
+    shown: Option<Instant>,
+}
+
+/// What became of the question on the screen.
+pub(super) enum Outcome {
+    /// It is still there.
+    Open,
+    /// It is over; the terminal is the agent's again, or the next question's.
+    Over,
+}
+
+impl Questions {
+    pub(super) fn push(&mut self, options: Box<Options>, key: Option<File>) {
+        self.waiting.push_back(Question { options, key });
+    }
+
+    /// A question is on the screen.
+    pub(super) fn open(&self) -> bool {
+        self.shown.is_some()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Puts the first question on the screen.
+    pub(super) fn show(&mut self) -> io::Result<()> {
+        let Some(question) = self.waiting.front() else { return Ok(()) };
+        let more = match self.waiting.len() {
+            1 => String::new(),
+            n => format!("({} more wait)\n", n - 1),
+        };
+        let mut stdout = io::stdout();
+        let text = question::text(&question.options, question::width(&stdout), question::color(true));
+        write!(stdout, "{text}{more}{}", question::INVITATION)?;
+        stdout.flush()?;
+        tcflush(io::stdin().as_fd(), FlushArg::TCIFLUSH)?;
+        self.shown = Some(Instant::now());
+        Ok(())
+    }
+
+    /// The operation is over: answered elsewhere, expired, or its process has ended.
+    pub(super) fn withdraw(&mut self, id: &str) -> io::Result<Outcome> {
+        let first = self.waiting.front().is_some_and(|question| question.options.operation.id == id);
+        self.waiting.retain(|question| question.options.operation.id != id);
+        if !(first && self.shown.take().is_some()) {
+            return Ok(Outcome::Open);
+        }
+        writeln!(io::stdout(), "\nana: the question is over: answered elsewhere, expired, or its process has ended")?;
+        Ok(Outcome::Over)
+    }
+
+    /// A line was typed.
+    pub(super) fn typed(&mut self, line: &[u8], client: &Client) -> anyhow::Result<Outcome> {
+        let settled = self.shown.is_some_and(|since| since.elapsed() >= SETTLE);
+        let answer = question::parse(&String::from_utf8_lossy(line)).filter(|_| settled);
+        let Some(answer) = answer else {
+            // Typed for something else, before the question could be read.
+            write!(io::stdout(), "{}", question::INVITATION)?;
+            io::stdout().flush()?;
+            return Ok(Outcome::Open);
+        };
+        self.answer(answer, client)
+    }
+
+    pub(super) fn answer(&mut self, answer: Answer, client: &Client) -> anyhow::Result<Outcome> {
+        let Some(question) = self.waiting.pop_front() else { return Ok(Outcome::Over) };
+        let (id, summary) = (question.options.operation.id.clone(), question.options.operation.summary());
+        match answer {
+            Answer::Approve => match answer::sign(&question.options, None, question.key) {
+                Ok(assertion) => {
+                    client.send(&Request::Sign { id, assertion })?;
+                    writeln!(io::stdout(), "ana: signed: {summary}")?;
+                }
+                Err(error) => {
+                    writeln!(io::stdout(), "ana: not approved: {error:#}")?;
+                    writeln!(io::stdout(), "ana: it still waits: ana approve {id}")?;
+                }
+            },
+            Answer::Deny => {
+                client.send(&Request::Deny { id, reason: String::new() })?;
+                writeln!(io::stdout(), "ana: denied: {summary}")?;
+            }
+            Answer::Later => writeln!(io::stdout(), "ana: it still waits: ana approve {id}")?,
+        }
+        self.shown = None;
+        Ok(Outcome::Over)
+    }
+}

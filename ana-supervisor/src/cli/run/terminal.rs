@@ -1,0 +1,69 @@
+//! The person's terminal: raw while the agent has it, as it was whenever it is the person's.
+
+use std::{
+    io::{self, Write},
+    os::fd::AsFd,
+};
+
+use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+
+/// The terminal on stdin. Dropping it gives the terminal back as it was found.
+pub(super) struct Terminal {
+    found: Termios,
+    /// The agent draws on the alternate screen (a full-screen program).
+    pub(super) full_screen: bool,
+}
+
+impl Terminal {
+    pub(super) fn take() -> io::Result<Self> {
+        let terminal = Self { found: tcgetattr(io::stdin())?, full_screen: false };
+        terminal.raw()?;
+        Ok(terminal)
+    }
+
+    /// Keys go through as they are; the session's own terminal makes sense of them.
+    pub(super) fn raw(&self) -> io::Result<()> {
+        let mut raw = self.found.clone();
+        cfmakeraw(&mut raw);
+        Ok(tcsetattr(io::stdin().as_fd(), SetArg::TCSADRAIN, &raw)?)
+    }
+
+    /// As it was found.
+    pub(super) fn restore(&self) -> io::Result<()> {
+        Ok(tcsetattr(io::stdin().as_fd(), SetArg::TCSADRAIN, &self.found)?)
+    }
+
+    /// Follows the agent's output: does it use the alternate screen?
+    pub(super) fn watch(&mut self, output: &[u8]) {
+        // DECSET 1049, 1047 and 47 (xterm's control sequences). One that is cut by the end of a read is missed; the
+        // price is a redraw too many or too few.
+        for (sequence, on) in [(&b"\x1b[?1049h"[..], true), (b"\x1b[?1049l", false)] {
+            if output.windows(sequence.len()).any(|window| window == sequence) {
+                self.full_screen = on;
+            }
+        }
+    }
+
+    /// Room for a question: a line of its own, or the whole screen if the agent fills it.
+    pub(super) fn open_question(&self) -> io::Result<()> {
+        self.restore()?;
+        let start: &[u8] = if self.full_screen { b"\x1b[0m\x1b[2J\x1b[H" } else { b"\x1b[0m\r\n" };
+        io::stdout().write_all(start)?;
+        io::stdout().flush()
+    }
+
+    /// Back to the agent.
+    pub(super) fn close_question(&self) -> io::Result<()> {
+        if self.full_screen {
+            io::stdout().write_all(b"\x1b[2J\x1b[H")?;
+        }
+        io::stdout().flush()?;
+        self.raw()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.restore().ok();
+    }
+}

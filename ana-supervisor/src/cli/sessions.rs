@@ -1,0 +1,93 @@
+//! `ana sessions`: what runs, and breaking the glass.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::bail;
+
+use crate::{
+    api::{
+        client::{self, Client, ClientError},
+        wire::{Reply, Request, SessionInfo},
+    },
+    state::State,
+};
+
+/// Show the running sessions
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Print a JSON array
+    #[arg(long)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Command {
+    /// Kill a session and everything in it, now
+    Kill {
+        /// The session's id, or the first characters of it
+        id: String,
+    },
+}
+
+pub fn run(args: &Args, state: Option<&Path>) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        None => list(args.json, state),
+        Some(Command::Kill { id }) => kill(id, state),
+    }
+}
+
+fn list(json: bool, state: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let mut sessions = Vec::new();
+    for (_, socket) in client::sockets(&State::paths(state).run) {
+        match Client::connect(&socket).and_then(|mut client| describe(&mut client)) {
+            Ok(session) => sessions.push(session),
+            // It has just ended, or belongs to somebody else.
+            Err(ClientError::Io(_) | ClientError::Closed | ClientError::Refused(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let mut stdout = io::stdout().lock();
+    if json {
+        serde_json::to_writer(&mut stdout, &sessions)?;
+        writeln!(stdout)?;
+    } else if sessions.is_empty() {
+        writeln!(stdout, "no sessions")?;
+    } else {
+        let mut table = comfy_table::Table::new();
+        table
+            .load_style(comfy_table::presets::NOTHING)
+            .set_header(["SESSION", "USER", "SEAL", "PENDING", "STARTED", "COMMAND"]);
+        for s in sessions {
+            table.add_row([s.session, s.user, s.seal, s.pending.to_string(), s.started_at, s.command]);
+        }
+        writeln!(stdout, "{}", table.trim_fmt())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(client: &mut Client) -> Result<SessionInfo, ClientError> {
+    match client.ask(&Request::Describe)? {
+        Reply::Session(info) => Ok(info),
+        _ => Err(ClientError::Protocol),
+    }
+}
+
+fn kill(id: &str, state: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let mut found = client::sockets(&State::paths(state).run);
+    found.retain(|(session, _)| session.starts_with(id));
+    let [(session, socket)] = found.as_slice() else {
+        match found.len() {
+            0 => bail!("no session {id}; see `ana sessions`"),
+            n => bail!("{id} could be {n} sessions; type more of it"),
+        }
+    };
+    Client::connect(socket)?.ask(&Request::Kill)?;
+    writeln!(io::stdout(), "killed: {session}")?;
+    Ok(ExitCode::SUCCESS)
+}
