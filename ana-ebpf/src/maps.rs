@@ -27,7 +27,7 @@ pub static PROTECTED: HashMap<FileKey, u8> = HashMap::with_max_entries(PROTECTED
 #[map]
 pub static HOLDS: HashMap<u64, Armed> = HashMap::with_max_entries(HOLDS_MAX, 0);
 
-/// Holds whose one exec has happened. User space empties it when it arms and when it disarms.
+/// Holds whose one exec has happened. User space forgets one when it disarms the hold.
 #[map]
 pub static SEEN: HashMap<u64, u8> = HashMap::with_max_entries(HOLDS_MAX, 0);
 

@@ -76,7 +76,6 @@ fn kill(file: FileKey, reason: Reason) {
         count(COUNTER_MISSES);
     }
     let value = if sent { reason } else { reason | STILL_ALIVE };
-    if report(REPORT_KILLED, file, value).is_err() {
-        // Counted there, and the process is dead all the same: nothing is left to do.
-    }
+    // A full ring was counted there, and the process is dead all the same.
+    let (Ok(()) | Err(Lost)) = report(REPORT_KILLED, file, value);
 }

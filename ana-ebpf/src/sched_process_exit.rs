@@ -9,7 +9,7 @@ use crate::{
     counters::count,
     kernel_memory::{Ending, ending},
     maps::WATCHED,
-    report::report,
+    report::{Lost, report},
     session::{inside, tgid},
 };
 
@@ -34,7 +34,8 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
 /// Two last threads may both see that none is left: who removes the entry reports.
 #[inline(always)]
 fn over(tgid: u32, status: u32) {
-    if WATCHED.remove(tgid).is_ok() && report(REPORT_EXIT, FileKey::default(), status.into()).is_err() {
-        // Counted there: user space asks the pidfd when the counter grew.
+    if WATCHED.remove(tgid).is_ok() {
+        // A full ring was counted there: user space asks the pidfds when the counter grew.
+        let (Ok(()) | Err(Lost)) = report(REPORT_EXIT, FileKey::default(), status.into());
     }
 }

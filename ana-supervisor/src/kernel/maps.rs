@@ -87,7 +87,7 @@ impl Maps {
     /// # Errors
     /// The hold is armed already, or too many are.
     pub fn arm(&self, hold: u64, armed: Armed) -> Result<(), KernelError> {
-        self.0.seen.remove(&hold)?;
+        // What was seen is forgotten when a hold is disarmed, and only then: an arming that fails must not reset it.
         self.0.holds.insert(hold, armed, NEW)
     }
 

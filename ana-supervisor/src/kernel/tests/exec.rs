@@ -62,6 +62,25 @@ fn outside_of_any_hold_a_protected_file_is_killed() {
 }
 
 #[test]
+fn no_instruction_of_a_killed_image_runs_not_even_as_init() {
+    let stage = Stage::new();
+    let mut guard = stage.guard(Kernel::load().unwrap());
+    let (program, file) = stage.program("touch", "/usr/bin/touch");
+    guard.maps.protect(file).unwrap();
+    let marker = stage.programs.join("ran");
+    let (path, marker_path) = (program.to_str().unwrap(), marker.to_str().unwrap());
+    assert!(was_killed(stage.run(&stage.session, &[path, marker_path])));
+    assert_killed(&mut guard, KillReason::NotHeld);
+    // Pid 1 of a pid namespace ignores what it has no handler for, but not this.
+    assert!(
+        !stage.run(&stage.session, &["/usr/bin/unshare", "--pid", "--fork", path, marker_path]).success()
+    );
+    assert_killed(&mut guard, KillReason::NotHeld);
+    assert!(!marker.exists());
+    assert!(guard.maps.health().unwrap().is_clean());
+}
+
+#[test]
 fn other_processes_and_other_programs_are_untouched() {
     let stage = Stage::new();
     let mut guard = stage.guard(Kernel::load().unwrap());
@@ -92,6 +111,7 @@ fn an_armed_hold_lets_its_file_through_once() {
     }
     guard.assert_silent();
 
+    assert!(guard.maps.arm(hold, Armed::executable(file)).is_err(), "armed still");
     assert!(was_killed(stage.run(&stage.hold, &[path])), "one arming, one exec");
     assert_killed(&mut guard, KillReason::HoldUsed);
     guard.maps.disarm(hold).unwrap();
