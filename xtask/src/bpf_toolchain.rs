@@ -126,13 +126,14 @@ pub(crate) fn install(versions: &Versions) -> Result<()> {
             done(apt.args(["install", "--yes", "--no-install-recommends"]).args(packages))?;
         }
         Kind::Nightly => {
-            done(Command::new("rustup").args([
-                "toolchain",
-                "install",
-                "nightly",
-                "--component",
-                "rust-src",
-            ]))?;
+            // A nightly that is there is never replaced by a newer one: others work with it. It only gets what it lacks.
+            let mut rustup = Command::new("rustup");
+            if output(Command::new("rustup").args(["which", "--toolchain", "nightly", "rustc"])).is_ok() {
+                rustup.args(["component", "add", "--toolchain", "nightly", "rust-src"]);
+            } else {
+                rustup.args(["toolchain", "install", "nightly", "--component", "rust-src"]);
+            }
+            done(&mut rustup)?;
         }
     }
     if output(Command::new("bpf-linker").arg("--version")).is_ok_and(|version| version.ends_with(BPF_LINKER))
