@@ -123,7 +123,7 @@ pub(crate) fn install(versions: &Versions) -> Result<()> {
                 sudo.args(["--non-interactive", "apt-get"]);
                 sudo
             };
-            done(apt.args(["install", "--yes", "--no-install-recommends"]).args(packages))?;
+            done(apt.args(["install", "--yes", "--no-upgrade", "--no-install-recommends"]).args(packages))?;
         }
         Kind::Nightly => {
             // A nightly that is there is never replaced by a newer one: others work with it. It only gets what it lacks.
