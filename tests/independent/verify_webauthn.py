@@ -4,7 +4,7 @@
 Reads one record's payload (JSON: {"operation": {...}, "assertion": {...}, ...}) from the file named, or from
 stdin. The assertion is verified by PyPI's `fido2` under the public key in the record. The only thing that is
 computed here is what the challenge has to be: SHA-256 over the RFC 8785 form of the operation, by PyPI's `rfc8785`.
-The record of an enrolment, which has no operation, is checked against its enrolment object.
+The record of an enrolment, which has no operation, is checked against the enrolment in its detail.
 
     pip install fido2 rfc8785
     ./verify_webauthn.py record.json [--rp-id ana:HOST]
@@ -65,7 +65,7 @@ def what_was_to_be_signed(record):
 
 
 def verify(record, rp_id):
-    assertion = record.get("assertion")
+    assertion = record.get("assertion") or (record.get("detail") or {}).get("assertion")
     if not assertion:
         raise NotProven("the record has no assertion: no person approved it")
     signed = what_was_to_be_signed(record)

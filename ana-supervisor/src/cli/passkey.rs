@@ -151,7 +151,7 @@ fn rename(state: Option<&Path>, old: &str, new: &str) -> anyhow::Result<()> {
     new.clone_into(&mut passkey.name);
     let detail =
         json!({"action": "rename", "name": old, "new_name": new, "credential_id": passkey.credential_id});
-    Store::open(&state)?.append(entry(None, detail)).context("the passkey is not renamed")?;
+    Store::open(&state)?.append(entry(detail)).context("the passkey is not renamed")?;
     list.save(&state)?;
     say(&format!("renamed the passkey {old:?} to {new:?}"))
 }
@@ -171,7 +171,7 @@ fn remove(state: Option<&Path>, name: &str, force: bool) -> anyhow::Result<()> {
         "action": "remove", "name": name, "credential_id": removed.credential_id, "public_key": removed.public_key,
     });
     // A removal that is recorded and not done is the safe half of the two.
-    Store::open(&state)?.append(entry(None, detail)).context("the passkey is not removed")?;
+    Store::open(&state)?.append(entry(detail)).context("the passkey is not removed")?;
     list.save(&state)?;
     let left_behind =
         removed.key_file.map(|path| format!("; its key file {} is still there", path.display()));
@@ -235,12 +235,14 @@ fn enrolment_entry(enrolled: &Enrolled) -> Entry {
         "approver": passkey.approver,
         "authorised_by": authorised_by.map(Verified::passkey),
         "possession": enrolled.possession.assertion(),
+        // The first passkey has nobody to vouch for it but its own key.
+        "assertion": record(authorised_by.unwrap_or(&enrolled.possession)),
     });
-    // The first passkey has nobody to vouch for it but its own key.
-    entry(Some(record(authorised_by.unwrap_or(&enrolled.possession))), detail)
+    entry(detail)
 }
 
-fn entry(assertion: Option<AssertionRecord>, detail: serde_json::Value) -> Entry {
+/// The signatures of an enrolment are part of its detail: a record's own assertion belongs to an operation.
+fn entry(detail: serde_json::Value) -> Entry {
     Entry {
         event: Event::Enrolment,
         session: None,
@@ -248,7 +250,7 @@ fn entry(assertion: Option<AssertionRecord>, detail: serde_json::Value) -> Entry
         verdict: None,
         rule: None,
         policy_sha256: None,
-        assertion,
+        assertion: None,
         detail: Some(detail),
     }
 }
