@@ -317,6 +317,25 @@ fn sessions_without_an_end_are_ended_once() {
 }
 
 #[test]
+fn an_exec_with_megabytes_of_arguments_is_recorded() {
+    let bench = Bench::new();
+    let store = bench.store();
+    let mut entry = allowed_by_rule(1, "s");
+    let Some(crate::operation::Operation { kind: crate::operation::Kind::Exec(exec), .. }) =
+        &mut entry.operation
+    else {
+        panic!("an exec")
+    };
+    exec.argv = vec![crate::operation::Bytes(vec![0xff; 128 << 10]); 16];
+    store.append(started("s")).expect("appended");
+    store.append(entry).expect("appended");
+    store.append(ended("s")).expect("appended");
+    drop(store);
+    bench.store().append(note("the end of such a log is found")).expect("appended");
+    assert_eq!(bench.verify().expect("valid").records, 4);
+}
+
+#[test]
 fn an_entry_that_contradicts_itself_is_refused() {
     let bench = Bench::new();
     let store = bench.store();

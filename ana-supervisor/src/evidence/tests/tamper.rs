@@ -83,6 +83,23 @@ fn every_removed_repeated_or_swapped_line_is_found() {
 }
 
 #[test]
+fn a_line_from_a_fork_of_the_log_is_found() {
+    let bench = log();
+    let whole = bench.segment(1);
+    let lines: Vec<&[u8]> = whole.split_inclusive(|byte| *byte == b'\n').collect();
+    // The log as it was after two records goes on differently, signed by the same key.
+    fs::write(bench.segment_path(1), lines[..2].concat()).expect("written");
+    let id = super::operation(1, "s").id;
+    let other = Entry::new(Event::Outcome).session("s").detail(json!({"operation_id": id, "exit": 1}));
+    bench.store().append(other).expect("appended");
+    let fork = bench.segment(1);
+    let third = fork.split_inclusive(|byte| *byte == b'\n').nth(2).expect("a third line");
+    fs::write(bench.segment_path(1), [lines[0], lines[1], third, lines[3]].concat()).expect("written");
+    let Err(VerifyError::Bad(bad)) = bench.verify() else { panic!("not found") };
+    assert_eq!((bad.line, bad.reason.starts_with("the record does not follow")), (4, true), "{bad}");
+}
+
+#[test]
 fn the_other_form_of_a_signature_is_found() {
     use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as B64};
     let bench = log();
