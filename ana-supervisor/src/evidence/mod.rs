@@ -11,6 +11,7 @@ mod chain;
 mod decision;
 mod error;
 pub mod human;
+mod journal;
 mod key;
 pub mod read;
 pub mod record;

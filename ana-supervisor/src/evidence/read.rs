@@ -7,6 +7,8 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 
 use nix::fcntl::OFlag;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::chain::{self, Line};
 use super::error::EvidenceError;
@@ -96,10 +98,10 @@ pub fn payloads(folder: &Folder, each: impl FnMut(Payload) -> ControlFlow<()>) -
     each_of(folder, segments(folder)?, each)
 }
 
-fn each_of(
+fn each_of<T: DeserializeOwned>(
     folder: &Folder,
     segments: Result<Vec<Segment>, String>,
-    mut each: impl FnMut(Payload) -> ControlFlow<()>,
+    mut each: impl FnMut(T) -> ControlFlow<()>,
 ) -> Result<(), EvidenceError> {
     let segments = segments.map_err(|name| EvidenceError::Damaged {
         path: folder.path().join(name),
@@ -142,8 +144,15 @@ fn open_sessions_of(
     folder: &Folder,
     segments: Result<Vec<Segment>, String>,
 ) -> Result<Vec<String>, EvidenceError> {
+    /// The little that is needed of a record: this runs at every start, over the whole log.
+    #[derive(Deserialize)]
+    struct Brief {
+        seq: u64,
+        event: Event,
+        session: Option<String>,
+    }
     let mut open: HashMap<String, u64> = HashMap::new();
-    each_of(folder, segments, |payload| {
+    each_of(folder, segments, |payload: Brief| {
         if let Some(session) = payload.session {
             if payload.event == Event::SessionStart {
                 open.insert(session, payload.seq);

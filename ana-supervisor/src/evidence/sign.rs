@@ -21,8 +21,6 @@ const KEY_BYTES_MAX: u64 = 4096;
 pub struct Signer {
     key: SigningKey,
     public: RecordKey,
-    /// The encoded header and its dot: the same in every record.
-    prefix: String,
 }
 
 impl Signer {
@@ -55,8 +53,15 @@ impl Signer {
 
     /// A compact JWS over `payload`, in the only form that [`super::verify`] accepts.
     pub(crate) fn sign(&self, payload: &[u8]) -> Result<String, EvidenceError> {
-        let mut line = String::with_capacity(self.prefix.len() + payload.len() * 4 / 3 + 96);
-        line.push_str(&self.prefix);
+        self.sign_as(TYPE, payload)
+    }
+
+    /// The same with another `typ`, for what is not a record.
+    pub(crate) fn sign_as(&self, typ: &str, payload: &[u8]) -> Result<String, EvidenceError> {
+        let header = header(typ, self.public.algorithm(), self.public.kid());
+        let mut line = String::with_capacity((header.len() + payload.len()) * 4 / 3 + 96);
+        B64.encode_string(header, &mut line);
+        line.push('.');
         B64.encode_string(payload, &mut line);
         let signature: Signature = self.key.try_sign(line.as_bytes()).map_err(EvidenceError::Sign)?;
         let signature = signature.normalize_s().unwrap_or(signature);
@@ -67,9 +72,7 @@ impl Signer {
 
     fn new(key: SigningKey) -> Self {
         let public = RecordKey::from_es256(*key.verifying_key());
-        let header = header(public.algorithm(), public.kid());
-        let prefix = format!("{}.", B64.encode(header));
-        Self { key, public, prefix }
+        Self { key, public }
     }
 
     fn read(state: &State, name: &str) -> Result<Self, EvidenceError> {
@@ -106,7 +109,7 @@ impl Signer {
     }
 }
 
-/// The exact bytes of a record's protected header.
-pub(crate) fn header(algorithm: &str, kid: &str) -> String {
-    format!(r#"{{"typ":"{TYPE}","alg":"{algorithm}","kid":"{kid}"}}"#)
+/// The exact bytes of a protected header.
+pub(crate) fn header(typ: &str, algorithm: &str, kid: &str) -> String {
+    format!(r#"{{"typ":"{typ}","alg":"{algorithm}","kid":"{kid}"}}"#)
 }

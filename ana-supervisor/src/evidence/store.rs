@@ -34,6 +34,8 @@ pub struct Store {
     host: String,
     development: Arc<OnceLock<String>>,
     tail: Mutex<Option<Tail>>,
+    /// The system journal's socket.
+    pub(super) journal: PathBuf,
     pub(super) disk: Disk,
     pub(super) segment_bytes_max: u64,
 }
@@ -72,6 +74,7 @@ impl Store {
             host,
             development: state.mark(),
             tail: Mutex::new(None),
+            journal: super::journal::SOCKET.into(),
             disk: Disk::default(),
             segment_bytes_max: SEGMENT_BYTES_MAX,
         })
@@ -132,7 +135,12 @@ impl Store {
             });
             self.put(tail, &mut self.payload(Entry::new(Event::Loss).detail(detail))?)?;
         }
-        self.put(tail, payload)
+        let receipt = self.put(tail, payload)?;
+        if payload.event == Event::SessionEnd {
+            // The record is on the disk; without a journal (a container) a cut tail shows by the missing end only.
+            super::journal::tell(&self.journal, &self.signer, &self.host, &receipt).ok();
+        }
+        Ok(receipt)
     }
 
     fn payload(&self, entry: Entry) -> Result<Payload, EvidenceError> {

@@ -239,7 +239,7 @@ impl<'a> Run<'a> {
         if header.alg != key.algorithm() {
             return Err(format!("the header's alg is not the key's, {}", key.algorithm()));
         }
-        if line.header != sign::header(key.algorithm(), key.kid()).as_bytes() {
+        if line.header != sign::header(sign::TYPE, key.algorithm(), key.kid()).as_bytes() {
             return Err("the header is not spelled as ana spells it".into());
         }
         if !key.verifies(line.signed, &line.signature) {

@@ -317,6 +317,33 @@ fn sessions_without_an_end_are_ended_once() {
 }
 
 #[test]
+fn the_journal_is_told_the_head_at_the_end_of_a_session() {
+    let bench = Bench::new();
+    let mut store = bench.store();
+    store.journal = bench.folder.path().join("journal");
+    store.append(started("s")).expect("without a journal");
+    let journal = std::os::unix::net::UnixDatagram::bind(&store.journal).expect("bound");
+    journal.set_nonblocking(true).expect("set");
+    store.append(note("no head")).expect("appended");
+    let receipt = store.append(ended("s")).expect("appended");
+    let mut message = [0; 4096];
+    let len = journal.recv(&mut message).expect("one message");
+    let message = std::str::from_utf8(&message[..len]).expect("text");
+    assert!(
+        message.contains(&format!("\nANA_EVIDENCE_SEQ=3\nANA_EVIDENCE_HASH={}\n", receipt.hash)),
+        "{message}"
+    );
+    assert!(journal.recv(&mut [0]).is_err(), "no second one");
+    assert_eq!(bench.verify().expect("valid").head, Some(receipt.hash));
+    // A head is signed, and still no record.
+    let head = message.lines().find_map(|line| line.strip_prefix("ANA_EVIDENCE_HEAD=")).expect("the head");
+    let mut file = OpenOptions::new().append(true).open(bench.segment_path(1)).expect("opened");
+    writeln!(file, "{head}").expect("written");
+    let error = bench.verify().expect_err("no record").to_string();
+    assert!(error.contains("typ is not ana-evidence+jwt"), "{error}");
+}
+
+#[test]
 fn an_exec_with_megabytes_of_arguments_is_recorded() {
     let bench = Bench::new();
     let store = bench.store();
