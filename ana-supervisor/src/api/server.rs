@@ -36,11 +36,18 @@ pub struct Context {
     pub kill: tokio::sync::mpsc::UnboundedSender<String>,
 }
 
-/// Accepts for ever.
-pub async fn serve(listener: UnixListener, context: Arc<Context>) {
+/// Accepts for ever; `early` are those that connected before the session ran.
+pub async fn serve(listener: UnixListener, early: Vec<UnixStream>, context: Arc<Context>) {
     let connections = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+    let mut early = early.into_iter();
     loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let stream = match early.next() {
+            Some(stream) => stream,
+            None => match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(_) => continue,
+            },
+        };
         // One more is closed at once: it can come again.
         let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else { continue };
         let context = Arc::clone(&context);

@@ -119,8 +119,8 @@ impl Decided {
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Rule { rule, because } if because.is_empty() => write!(f, "rule \"{rule}\""),
-            Self::Rule { rule, because } => write!(f, "rule \"{rule}\": {because}"),
+            Self::Rule { rule, because } if because.is_empty() => write!(f, "the policy's rule \"{rule}\""),
+            Self::Rule { because, .. } => write!(f, "the policy ({because})"),
             Self::Person { approver, .. } => write!(f, "approved by {approver}"),
             Self::Refused { by, reason } if reason.is_empty() => write!(f, "refused by {by}"),
             Self::Refused { by, reason } => write!(f, "refused by {by}: {reason}"),

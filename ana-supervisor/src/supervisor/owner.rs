@@ -27,6 +27,9 @@ use crate::{
 /// How often the guard's counters are looked at.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Clients that may wait for the session to start.
+const EARLY_MAX: usize = 16;
+
 /// The owner's connection.
 struct Owner {
     stream: UnixStream,
@@ -46,22 +49,26 @@ impl Owner {
 /// The session could not be started; `ana-run` has been told.
 pub(super) async fn session(options: Options, door: Door, oom_score: Option<String>) -> Result<(), SupervisorError> {
     let accepted = tokio::time::timeout(OWNER_LIMIT, accept(&options, &door)).await;
-    let (owner, spec) = match accepted {
+    let (owner, spec, early) = match accepted {
         Ok(accepted) => accepted?,
         Err(_elapsed) => {
             std::fs::remove_file(&door.socket).ok();
             return Err(SupervisorError::Protocol("ana-run"));
         }
     };
-    let result = Box::pin(run(&options, door, owner, spec, oom_score)).await;
+    let result = Box::pin(run(&options, door, owner, spec, early, oom_score)).await;
     if let Err(error) = &result {
         tracing::error!(error = error as &dyn std::error::Error, "the session failed");
     }
     result
 }
 
-/// Waits for exactly the `ana-run` that started us.
-async fn accept(options: &Options, door: &Door) -> Result<(Owner, Box<Spec>), SupervisorError> {
+/// Waits for exactly the `ana-run` that started us. Whoever else connects meanwhile is answered once the session runs.
+async fn accept(
+    options: &Options,
+    door: &Door,
+) -> Result<(Owner, Box<Spec>, Vec<UnixStream>), SupervisorError> {
+    let mut early = Vec::new();
     loop {
         let (stream, _) = door.listener.accept().await.map_err(doing("accept ana-run"))?;
         let peer = sys::socket::peer(stream.as_fd()).map_err(doing("look at who connects"))?;
@@ -69,8 +76,10 @@ async fn accept(options: &Options, door: &Door) -> Result<(Owner, Box<Spec>), Su
         let is_owner = (peer.pid.as_raw(), started) == options.owner
             && peer::may_answer(&peer, &door.hierarchy, door.account.identity.uid).is_ok();
         if !is_owner {
-            let why = "the session is just starting".to_owned();
-            frame::send(&stream, &Reply::Refused { why }, &[]).await.ok();
+            // More than that are closed: they can come again.
+            if early.len() < EARLY_MAX {
+                early.push(stream);
+            }
             continue;
         }
         let mut owner = Owner { stream, peer, assembly: Assembly::new(REQUEST_MAX) };
@@ -80,7 +89,7 @@ async fn accept(options: &Options, door: &Door) -> Result<(Owner, Box<Spec>), Su
         if owner.peer.uid == 0 {
             door.account.adopt(&mut spec);
         }
-        return Ok((owner, spec));
+        return Ok((owner, spec, early));
     }
 }
 
@@ -89,6 +98,7 @@ async fn run(
     door: Door,
     owner: Owner,
     spec: Box<Spec>,
+    early: Vec<UnixStream>,
     oom_score: Option<String>,
 ) -> Result<(), SupervisorError> {
     let prepared = match setup::prepare(options, &door, &spec) {
@@ -107,7 +117,7 @@ async fn run(
         owner.send(&Reply::Notice(notice)).await?;
     }
     let mut running = Running::start(door, owner, spec, prepared, oom_score).await?;
-    let end = running.control().await;
+    let end = running.control(early).await;
     running.finish(end).await
 }
 
@@ -237,7 +247,7 @@ impl Running {
     }
 
     /// One loop, one closed list of causes.
-    async fn control(&mut self) -> End {
+    async fn control(&mut self, early: Vec<UnixStream>) -> End {
         let context = Arc::new(Context {
             pipeline: Arc::clone(&self.prepared.pipeline),
             hierarchy: self.door.hierarchy.clone(),
@@ -250,7 +260,7 @@ impl Running {
             Err(error) => return End::Killed(format!("no socket: {error}")),
         };
         match tokio::net::UnixListener::from_std(listener) {
-            Ok(listener) => drop(tokio::spawn(server::serve(listener, context))),
+            Ok(listener) => drop(tokio::spawn(server::serve(listener, early, context))),
             Err(error) => return End::Killed(format!("no socket: {error}")),
         }
         let signals = tokio::spawn(terminated());

@@ -21,10 +21,14 @@ use tokio::{
 use super::{Options, SupervisorError, io as doing, leftovers};
 use crate::{
     api::frame::{self, Blocking},
-    approval::{Desk, passkeys::{Passkeys, PasskeysError}},
+    approval::{
+        Desk,
+        counters::Stored,
+        passkeys::{Passkeys, PasskeysError},
+    },
     evidence::{Entry, Event, Store},
     gate::{
-        exec::{ExecGate, answerer::{Answerer, Blocked}, protected::ProtectedFiles, reports},
+        exec::{ExecGate, admitted::Admitted, answerer::{Answerer, Blocked}, protected::ProtectedFiles, reports},
         process::Baseline,
     },
     kernel::{self, Kernel, Report},
@@ -51,7 +55,7 @@ pub(super) struct Door {
     pub session: String,
     pub socket: PathBuf,
     pub listener: UnixListener,
-    pub state: State,
+    pub state: Arc<State>,
     pub account: Account,
     pub hierarchy: Hierarchy,
 }
@@ -59,7 +63,7 @@ pub(super) struct Door {
 /// Checks what can be checked, cleans up after the dead, and opens the session's socket.
 pub(super) fn open_door(options: &Options) -> Result<Door, SupervisorError> {
     let account = Account::resolve(options.user.as_deref(), options.sudo_uid)?;
-    let state = State::open(options.state.as_deref())?;
+    let state = Arc::new(State::open(options.state.as_deref())?);
     let hierarchy = Hierarchy::find()?;
     let run = State::paths(options.state.as_deref()).run;
     let cleaned = leftovers::clean(&hierarchy, &run);
@@ -133,6 +137,8 @@ pub(super) fn prepare(options: &Options, door: &Door, spec: &Spec) -> Result<Pre
     let cgroup = Arc::new(SessionCgroup::create(&door.hierarchy, &door.session)?);
     let limit = TaskLimit::set(&cgroup, &door.session);
     let pins = Path::new(PINS).join(&door.session);
+    let (fatal_sender, fatal) = mpsc::unbounded_channel();
+    let (arrival_sender, arrivals) = mpsc::unbounded_channel();
     let raised = (|| {
         let folder = cgroup.open()?;
         let session = kernel::SessionCgroup { fd: folder.as_fd(), id: cgroup.id()?, level: cgroup.level() };
@@ -141,11 +147,23 @@ pub(super) fn prepare(options: &Options, door: &Door, spec: &Spec) -> Result<Pre
         let group = Arc::new(Group::new().map_err(doing("make a fanotify group"))?);
         let path = spec.variable("PATH").unwrap_or_default();
         let path = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
-        let protected = ProtectedFiles::mark(&policy, &group, &kernel.maps(), path)?;
+        let (protected, listed) = ProtectedFiles::open(&policy, path)?;
+        let (protected, admitted) = (Arc::new(protected), Arc::new(Admitted::default()));
         let warden = start_warden(options, door, &cgroup, &limit, &group, &lock)?;
-        Ok::<_, SupervisorError>((lock, group, protected, warden))
+        let answerer = Answerer {
+            group: Arc::clone(&group),
+            prefix: cgroup.prefix().to_owned(),
+            protected: Arc::clone(&protected),
+            admitted: Arc::clone(&admitted),
+            arrivals: arrival_sender,
+        };
+        start_answerer(answerer, &fatal_sender);
+        for file in &listed {
+            file.protect(&group, &kernel.maps())?;
+        }
+        Ok::<_, SupervisorError>((lock, protected, admitted, warden))
     })();
-    let (lock, group, protected, warden) = match raised {
+    let (lock, protected, admitted, warden) = match raised {
         Ok(raised) => raised,
         Err(error) => {
             kernel::pins::unpin(&pins).ok();
@@ -156,14 +174,11 @@ pub(super) fn prepare(options: &Options, door: &Door, spec: &Spec) -> Result<Pre
     };
     let missing = protected.missing.clone();
     let (baseline, known) = watch::channel(None);
-    let (fatal_sender, fatal) = mpsc::unbounded_channel();
     let (report_sender, reports) = mpsc::unbounded_channel();
     let (router, pump) = reports::router(kernel.take_reports()?, report_sender);
     let user = door.account.identity.clone();
-    let protected = Arc::new(protected);
-    let gate = ExecGate::new(Arc::clone(&cgroup), kernel.maps(), Arc::clone(&protected), router, user, known);
+    let gate = ExecGate::new(Arc::clone(&cgroup), kernel.maps(), protected, admitted, router, user, known);
     let gate = Arc::new(gate);
-    let arrivals = start_answerer(&gate, group, protected, &fatal_sender);
     let fatal_pump = fatal_sender.clone();
     tokio::spawn(async move {
         if let Err(error) = pump.run().await {
@@ -197,7 +212,7 @@ pub(super) fn prepare(options: &Options, door: &Door, spec: &Spec) -> Result<Pre
     })
 }
 
-fn desk(state: &State, policy: &Policy) -> Result<Desk, SupervisorError> {
+fn desk(state: &Arc<State>, policy: &Policy) -> Result<Desk, SupervisorError> {
     let passkeys = match Passkeys::load(state)? {
         Some(passkeys) => passkeys,
         // Nothing can be approved then; what is denied or allowed by rule still is.
@@ -206,20 +221,12 @@ fn desk(state: &State, policy: &Policy) -> Result<Desk, SupervisorError> {
             Passkeys::new(&host).map_err(|source| PasskeysError::Invalid { path: state.passkeys_file(), source })?
         }
     };
-    Ok(Desk::new(policy.session().max_holds, passkeys, policy.allow_software_passkey()))
+    let desk = Desk::new(policy.session().max_holds, passkeys, policy.allow_software_passkey());
+    Ok(desk.with_counters(Box::new(Stored::new(Arc::clone(state)))))
 }
 
-/// The thread that answers the kernel; what needs more than an answer comes out of the channel.
-fn start_answerer(
-    gate: &Arc<ExecGate>,
-    group: Arc<Group>,
-    protected: Arc<ProtectedFiles>,
-    fatal: &mpsc::UnboundedSender<String>,
-) -> mpsc::UnboundedReceiver<Blocked> {
-    let (arrivals, receiver) = mpsc::unbounded_channel();
-    let admitted = Arc::clone(&gate.admitted);
-    let prefix = gate.cgroup.prefix().to_owned();
-    let answerer = Answerer { group, prefix, protected, admitted, arrivals };
+/// Starts the thread that answers the kernel.
+fn start_answerer(answerer: Answerer, fatal: &mpsc::UnboundedSender<String>) {
     let fatal = fatal.clone();
     std::thread::spawn(move || {
         let why = match answerer.run() {
@@ -228,7 +235,6 @@ fn start_answerer(
         };
         fatal.send(why).ok();
     });
-    receiver
 }
 
 /// The standard devices and what the policy adds.

@@ -52,13 +52,14 @@ pub struct ProtectedFiles {
 }
 
 impl ProtectedFiles {
-    /// Marks every file that the policy lists, and tells the guard. Marks first: from the mark on nothing runs unseen.
+    /// Opens every file that the policy lists. Nothing is marked yet: a mark whose events nobody answers would block
+    /// whoever opens the file, ourselves included (several listed paths may lead to one file).
     ///
     /// # Errors
-    /// A listed path that is no regular file, or that cannot be opened, marked or told to the guard.
-    pub fn mark(policy: &Policy, group: &Group, maps: &Maps, path_variable: &[u8]) -> Result<Self, GateError> {
+    /// A listed path that is no regular file, or that cannot be opened.
+    pub fn open(policy: &Policy, path_variable: &[u8]) -> Result<(Self, Vec<Listed>), GateError> {
         let mut found: HashMap<Stat, Protected> = HashMap::new();
-        let mut all = Self::default();
+        let (mut all, mut opened) = (Self::default(), Vec::new());
         for path in policy.exec_files() {
             let failed = |source| GateError::Protect { path: path.to_owned(), source };
             let file = match open(path) {
@@ -73,23 +74,23 @@ impl ProtectedFiles {
             if !meta.is_file() {
                 return Err(failed(io::Error::other("not a regular file")));
             }
-            group.protect(file.as_fd()).map_err(failed)?;
+            let stat = (meta.dev(), meta.ino());
+            if let Some(known) = found.get_mut(&stat) {
+                known.listed.push(path.to_owned());
+                continue;
+            }
             let key = identity::file_key(file.as_fd()).map_err(failed)?;
-            maps.protect(key)?;
             if let Some(interpreter) = shebang(&file).map(|line| line.interpreter) {
                 all.interpreters.extend(stat_of(&interpreter));
             }
-            found
-                .entry((meta.dev(), meta.ino()))
-                .or_insert(Protected { key, listed: Vec::new() })
-                .listed
-                .push(path.to_owned());
+            found.insert(stat, Protected { key, listed: vec![path.to_owned()] });
+            opened.push(Listed { path: path.to_owned(), file, key });
         }
         for name in policy.interpreters() {
             all.interpreters.extend(candidates(name, path_variable).filter_map(|path| stat_of(&path)));
         }
         all.files = found.into_iter().map(|(stat, file)| (stat, Arc::new(file))).collect();
-        Ok(all)
+        Ok((all, opened))
     }
 
     /// The protected file behind an event's descriptor.
@@ -110,6 +111,27 @@ impl ProtectedFiles {
 
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
+    }
+}
+
+/// A file that is to be protected, open.
+#[derive(Debug)]
+pub struct Listed {
+    path: PathBuf,
+    file: File,
+    key: FileKey,
+}
+
+impl Listed {
+    /// Tells the guard, then has the kernel stop every open of the file. The answering thread must be running.
+    ///
+    /// # Errors
+    /// When the file cannot be marked (its file system has no permission events), or the guard not be told.
+    pub fn protect(&self, group: &Group, maps: &Maps) -> Result<(), GateError> {
+        maps.protect(self.key)?;
+        group
+            .protect(self.file.as_fd())
+            .map_err(|source| GateError::Protect { path: self.path.clone(), source })
     }
 }
 
