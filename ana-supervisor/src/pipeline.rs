@@ -15,7 +15,10 @@ use serde_json::json;
 use crate::{
     approval::{Decided, Desk, Judged},
     evidence::{Entry, Event, Recorded, Store},
-    gate::exec::{Arrival, ExecGate, GateError, Held, Ticket, answerer::Blocked},
+    gate::{
+        exec::{Arrival, ExecGate, GateError, Held, Subject, Ticket, answerer::Blocked},
+        process, tell,
+    },
     kernel::Report,
     operation::{self, Kind, Operation},
     policy::{Action, Policy, Verdict},
@@ -82,13 +85,17 @@ impl Pipeline {
     }
 
     async fn handle(self: &Arc<Self>, blocked: Blocked) -> Result<(), GateError> {
+        let blocked = match self.deny_at_once(blocked).await? {
+            Some(blocked) => blocked,
+            None => return Ok(()),
+        };
         let arrival = if blocked.exec { self.gate.hold(blocked).await? } else { self.gate.open(blocked).await? };
         let held = match arrival {
             Arrival::Held(held) => *held,
             Arrival::Refused(blocked, error) => return self.refuse_open(blocked, &error).await,
             Arrival::Passed => return Ok(()),
         };
-        let judged = match self.judge(&held).await {
+        let judged = match self.judge(&held) {
             Ok(judged) => judged,
             Err(error) => {
                 let (id, why) = (ulid::Ulid::generate().to_string(), error.to_string());
@@ -142,13 +149,44 @@ impl Pipeline {
         }
     }
 
+    /// An exec that is denied whatever its arguments are never happens: the caller's execve(2) fails with EPERM. Gives the
+    /// event back if it is none.
+    async fn deny_at_once(&self, blocked: Blocked) -> Result<Option<Blocked>, GateError> {
+        let denied = match self.gate.protected.find(&blocked.file) {
+            Some((_, file)) if blocked.exec => self.policy.denies_always(&file.paths()),
+            _ => None,
+        };
+        let Some(verdict) = denied else { return Ok(Some(blocked)) };
+        let caller = self.gate.describe(&blocked).await?;
+        let judged = self.judged(verdict, &caller)?;
+        let Ok(decided) = Decided::by_rule(judged) else { return Ok(Some(blocked)) };
+        let (operation, why) = match self.record(decided).await {
+            Ok(recorded) => (Arc::clone(recorded.decided().operation()), recorded.decided().reason().to_string()),
+            Err(unrecorded) => unrecorded,
+        };
+        self.tell(&blocked, operation.summary(), operation.rule.clone(), operation.id.clone(), why).await;
+        drop(blocked);
+        Ok(None)
+    }
+
     /// The policy's verdict on a held operation, and the operation as it will be shown, signed and recorded.
-    async fn judge(&self, held: &Held) -> Result<Judged, GateError> {
+    fn judge(&self, held: &Held) -> Result<Judged, GateError> {
+        let baseline = self.gate.baseline.borrow().clone().ok_or(GateError::Ended)?;
         let mut verdict = self.verdict(held);
+        let hooks = process::changed_hooks(&held.subject.image.environment, &baseline);
+        if verdict.action == Action::Allow && !hooks.is_empty() {
+            // Harmless arguments mean nothing to a program that the environment makes run other code.
+            verdict.action = Action::Approve;
+            verdict.because = format!("{}, but the environment sets {}", verdict.because, hooks.join(", "));
+        }
+        self.judged(verdict, &held.subject)
+    }
+
+    fn judged(&self, mut verdict: Verdict, subject: &Subject) -> Result<Judged, GateError> {
         let baseline = self.gate.baseline.borrow().clone().ok_or(GateError::Ended)?;
         let nonce = nonce().map_err(GateError::Read)?;
         let now = jiff::Timestamp::now();
-        let expires = now.saturating_add(jiff::SignedDuration::try_from(verdict.timeout).unwrap_or_default());
+        let timeout = jiff::SignedDuration::try_from(verdict.timeout).unwrap_or_default();
         let operation = Operation {
             v: operation::VERSION,
             id: ulid::Ulid::generate().to_string(),
@@ -159,35 +197,35 @@ impl Pipeline {
             rule: verdict.rule.clone(),
             policy_sha256: self.policy.sha256().to_owned(),
             issued_at: time_text(now),
-            expires_at: time_text(expires.unwrap_or(now)),
+            expires_at: time_text(now.saturating_add(timeout).unwrap_or(now)),
             verify: verdict.verify,
-            requester: held.image.requester.clone(),
-            kind: Kind::Exec(Box::new(held.exec(&nonce, &baseline))),
+            requester: subject.image.requester.clone(),
+            kind: Kind::Exec(Box::new(subject.exec(&nonce, &baseline))),
             nonce,
         };
         let size = operation.canonical().map(|bytes| bytes.len()).unwrap_or(usize::MAX);
         if size > OPERATION_MAX {
-            let because = format!("the operation is too large to be shown ({size} bytes, the limit is {OPERATION_MAX})");
-            verdict = Verdict { action: Action::Deny, because, ..verdict };
-            let operation = Arc::new(shortened(operation));
-            return Ok(Judged { operation, verdict });
+            verdict.action = Action::Deny;
+            verdict.because = format!("it is too large to be shown: {size} bytes, the limit is {OPERATION_MAX}");
+            return Ok(Judged { operation: Arc::new(shortened(operation)), verdict });
         }
         Ok(Judged { operation: Arc::new(operation), verdict })
     }
 
     /// The strictest verdict on the protected files of this exec: a script may come with a protected interpreter.
     fn verdict(&self, held: &Held) -> Verdict {
-        let verdicts = held.protected.iter().enumerate().map(|(index, file)| match (&held.script, index) {
+        let subject = &held.subject;
+        let verdicts = held.protected.iter().enumerate().map(|(index, file)| match (&subject.script, index) {
             (Some(script), 0) if script.opened => self.policy.judge_script(&file.paths(), None),
             (Some(_), 0) => self.policy.judge_script(&file.paths(), held.script_arguments.as_deref()),
-            _ => self.policy.judge_exec(&file.paths(), &held.image.argv),
+            _ => self.policy.judge_exec(&file.paths(), &subject.image.argv),
         });
         let strictness = |verdict: &Verdict| match verdict.action {
             Action::Allow => 0,
             Action::Approve => 1,
             Action::Deny => 2,
         };
-        verdicts.max_by_key(strictness).unwrap_or_else(|| self.policy.judge_exec(&[], &held.image.argv))
+        verdicts.max_by_key(strictness).unwrap_or_else(|| self.policy.judge_exec(&[], &subject.image.argv))
     }
 
     /// What the policy decides alone, or a person does. Ends with the process, and at the deadline at the latest.
@@ -235,14 +273,7 @@ impl Pipeline {
         let rule = self.gate.protected.find(&blocked.file).map(|(_, file)| {
             self.policy.judge_exec(&file.paths(), &[]).rule
         });
-        let (process, user) = (Arc::clone(&blocked.process), self.gate.user.clone());
-        let (told_id, told_rule) = (id.clone(), rule.clone().unwrap_or_default());
-        let told = tokio::task::spawn_blocking(move || {
-            crate::gate::tell::denied(process.as_fd(), &user, &summary, &told_rule, &told_id, &why)
-        });
-        if let Ok(Err(error)) = told.await {
-            tracing::debug!(?error, "the agent could not be told");
-        }
+        self.tell(&blocked, summary, rule.clone().unwrap_or_default(), id.clone(), why).await;
         if self.is_news(pid.as_raw(), &path) {
             let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
             let exe = operation::Bytes::from(std::os::unix::ffi::OsStrExt::as_bytes(exe.as_os_str()));
@@ -254,6 +285,16 @@ impl Pipeline {
         }
         drop(blocked);
         Ok(())
+    }
+
+    async fn tell(&self, blocked: &Blocked, summary: String, rule: String, id: String, why: String) {
+        let (process, user) = (Arc::clone(&blocked.process), self.gate.user.clone());
+        let told = tokio::task::spawn_blocking(move || {
+            tell::denied(process.as_fd(), &user, &summary, &rule, &id, &why)
+        });
+        if let Ok(Err(error)) = told.await {
+            tracing::debug!(?error, "the agent could not be told");
+        }
     }
 
     fn is_news(&self, pid: i32, path: &str) -> bool {

@@ -177,6 +177,23 @@ pub fn environment(block: &[u8], nonce: &str, baseline: &Baseline) -> Environmen
     Environment { sha256: salted(block), changed }
 }
 
+/// Variables that make a program run other code than its own: of the dynamic loader, and of the common interpreters.
+const HOOKS: [&str; 20] = [
+    "BASH_ENV", "BUN_OPTIONS", "DENO_DIR", "ENV", "GCONV_PATH", "GLIBC_TUNABLES", "JAVA_TOOL_OPTIONS", "LOCPATH",
+    "NODE_OPTIONS", "NODE_PATH", "PERL5DB", "PERL5LIB", "PERL5OPT", "PERLLIB", "PYTHONHOME", "PYTHONPATH",
+    "PYTHONSTARTUP", "RUBYLIB", "RUBYOPT", "ZDOTDIR",
+];
+
+/// The hooks that were set since the session began. What the person had set before is the person's.
+pub fn changed_hooks(block: &[u8], baseline: &Baseline) -> Vec<String> {
+    let strings = split(block);
+    let before = by_name(&baseline.environment);
+    let hook = |name: &[u8]| name.starts_with(b"LD_") || HOOKS.iter().any(|hook| hook.as_bytes() == name);
+    let now = by_name(&strings);
+    let changed = now.iter().filter(|(name, value)| hook(name) && before.get(*name) != Some(value));
+    changed.map(|(name, _)| Bytes::from(*name).escaped()).collect()
+}
+
 /// Every value of each name, in order: a name may come twice, and programs differ in which one they take.
 fn by_name(strings: &[Vec<u8>]) -> BTreeMap<&[u8], Vec<&[u8]>> {
     let mut all: BTreeMap<&[u8], Vec<&[u8]>> = BTreeMap::new();
@@ -209,6 +226,19 @@ mod tests {
     fn empty_arguments_are_arguments() {
         assert_eq!(split(b"a\0\0b\0"), [b"a".to_vec(), b"".to_vec(), b"b".to_vec()]);
         assert_eq!(split(b"a\0\0"), [b"a".to_vec(), b"".to_vec()]);
+    }
+
+    #[test]
+    fn only_hooks_that_the_agent_set_count() {
+        let baseline = Baseline {
+            agent: Pid::from_raw(1),
+            namespaces: Namespaces::default(),
+            environment: [&b"LD_LIBRARY_PATH=/opt"[..], b"NODE_OPTIONS=a"].map(<[u8]>::to_vec).to_vec(),
+        };
+        let found = |block: &[u8]| changed_hooks(block, &baseline);
+        assert!(found(b"LD_LIBRARY_PATH=/opt\0HOME=/\0LDX=1\0").is_empty());
+        assert_eq!(found(b"LD_PRELOAD=x\0NODE_OPTIONS=b\0"), ["LD_PRELOAD", "NODE_OPTIONS"]);
+        assert_eq!(found(b"LD_LIBRARY_PATH=/opt\0LD_LIBRARY_PATH=/evil\0"), ["LD_LIBRARY_PATH"]);
     }
 
     #[test]

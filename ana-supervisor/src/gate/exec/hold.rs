@@ -10,7 +10,7 @@ use ana_common::Armed;
 use nix::{sys::signal::Signal, unistd::Pid};
 
 use super::{
-    ARRIVAL_LIMIT, Arrival, ExecGate, GateError, Held, IN_FLIGHT_MAX, Stop, admitted,
+    ARRIVAL_LIMIT, Arrival, ExecGate, GateError, Held, IN_FLIGHT_MAX, Stop, Subject, admitted,
     answerer::{Blocked, Unblocked},
     program_of,
     protected::{self, Protected, Stat},
@@ -71,6 +71,23 @@ impl ExecGate {
                 Err(error)
             }
         }
+    }
+
+    /// What is known of a blocked exec before it happens: the file, and the caller. Its arguments are not.
+    ///
+    /// # Errors
+    /// The caller or the file cannot be read.
+    pub async fn describe(self: &Arc<Self>, blocked: &Blocked) -> Result<Subject, GateError> {
+        let baseline = self.baseline().await?;
+        let (file, pid) = (blocked.file.try_clone()?, blocked.pid);
+        self.blocking(move |gate| {
+            let key = gate.protected.find(&file).ok_or(GateError::UnknownFile)?.1.key;
+            let program = files::describe(&file, key, gate.hashes.of(&file)?, &gate.user)?;
+            let caller = process::read(pid, &baseline)?;
+            let image = process::Image { argv: Vec::new(), ..caller };
+            Ok(Subject { image, program, script: None })
+        })
+        .await
     }
 
     /// Notes that this process's exec is on its way. True: one was already, and this file belongs to it.
@@ -163,7 +180,8 @@ impl ExecGate {
                 }
             };
             let protected = files.into_iter().map(|(_, object)| object).collect();
-            Ok(Read { pid, image, program, script, script_arguments, protected, file, stat, hash })
+            let subject = Subject { image, program, script };
+            Ok(Read { pid, subject, script_arguments, protected, file, stat, hash })
         })
         .await
     }
@@ -174,9 +192,7 @@ impl ExecGate {
             pid: read.pid,
             process,
             protected: read.protected,
-            image: read.image,
-            program: read.program,
-            script: read.script,
+            subject: read.subject,
             script_arguments: read.script_arguments,
             file: read.file,
             stat: read.stat,
@@ -223,9 +239,7 @@ impl ExecGate {
 /// What is read of a frozen image.
 struct Read {
     pid: Pid,
-    image: process::Image,
-    program: operation::File,
-    script: Option<operation::Script>,
+    subject: Subject,
     script_arguments: Option<Vec<Vec<u8>>>,
     protected: Vec<Arc<Protected>>,
     file: File,

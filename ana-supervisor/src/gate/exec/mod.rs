@@ -161,9 +161,7 @@ pub struct Held {
     pub process: Arc<OwnedFd>,
     /// The protected files of this exec: one, or a script and its interpreter.
     pub protected: Vec<Arc<Protected>>,
-    pub image: Image,
-    pub program: operation::File,
-    pub script: Option<operation::Script>,
+    pub subject: Subject,
     /// A script that was executed: its own arguments.
     pub script_arguments: Option<Vec<Vec<u8>>>,
     /// The judged file as the event gave it, and what was judged.
@@ -171,6 +169,29 @@ pub struct Held {
     stat: Stat,
     hash: [u8; 32],
     stop: Stop,
+}
+
+/// What is to be judged.
+#[derive(Debug)]
+pub struct Subject {
+    pub image: Image,
+    pub program: operation::File,
+    pub script: Option<operation::Script>,
+}
+
+impl Subject {
+    /// The exec's part of the operation.
+    pub fn exec(&self, nonce: &str, baseline: &Baseline) -> operation::Exec {
+        operation::Exec {
+            program: self.program.clone(),
+            script: self.script.clone(),
+            argv: self.image.argv.iter().map(|argument| Bytes(argument.clone())).collect(),
+            cwd: self.image.cwd.clone(),
+            environment: super::process::environment(&self.image.environment, nonce, baseline),
+            ids: self.image.ids.clone(),
+            foreign_namespaces: self.image.foreign_namespaces.clone(),
+        }
+    }
 }
 
 /// How the process is stopped.
@@ -205,7 +226,7 @@ impl Held {
     /// # Errors
     /// When it cannot go on as it was judged: it has been killed then.
     pub async fn resume(mut self, ticket: Ticket) -> Result<Option<Recorded>, GateError> {
-        if self.script.is_some() {
+        if self.subject.script.is_some() {
             // An executable that runs cannot be written (ETXTBSY); a script can.
             let (gate, file) = (Arc::clone(&self.gate), self.file.try_clone()?);
             let now = gate.blocking(move |gate| Ok(gate.hashes.of(&file)?)).await?;
@@ -249,19 +270,6 @@ impl Held {
             Stop::Frozen(hold) => self.gate.kill(self.pid, &self.process, hold).await,
             Stop::Blocked(blocked) => drop(blocked),
             Stop::Over => {}
-        }
-    }
-
-    /// The exec's part of the operation.
-    pub fn exec(&self, nonce: &str, baseline: &Baseline) -> operation::Exec {
-        operation::Exec {
-            program: self.program.clone(),
-            script: self.script.clone(),
-            argv: self.image.argv.iter().map(|argument| Bytes(argument.clone())).collect(),
-            cwd: self.image.cwd.clone(),
-            environment: super::process::environment(&self.image.environment, nonce, baseline),
-            ids: self.image.ids.clone(),
-            foreign_namespaces: self.image.foreign_namespaces.clone(),
         }
     }
 }

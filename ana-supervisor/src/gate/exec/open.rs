@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Arrival, ExecGate, GateError, Held, Stop, answerer::Blocked, program_of, protected};
+use super::{Arrival, ExecGate, GateError, Held, Stop, Subject, answerer::Blocked, program_of, protected};
 use crate::{
     gate::{files, process},
     operation,
@@ -50,9 +50,7 @@ impl ExecGate {
             pid,
             process: Arc::clone(&blocked.process),
             protected: vec![object],
-            image,
-            program,
-            script: Some(script),
+            subject: Subject { image, program, script: Some(script) },
             script_arguments: None,
             file: blocked.file.try_clone()?,
             stat,
