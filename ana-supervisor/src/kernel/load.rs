@@ -101,14 +101,18 @@ impl Kernel {
 
     /// [`Self::load`] with a ring of this many bytes (a power of two, at least a page).
     pub(super) fn load_with_ring(ring_bytes: u32) -> Result<Self, KernelError> {
-        let offsets = offsets(&Btf::of_the_kernel()?)?;
+        let types = Btf::of_the_kernel()?;
+        let offsets = offsets(&types)?;
+        // Parsed once and lent: by default the loader reads the kernel's types again, for relocations that we do not have.
+        let btf = aya::Btf::parse(types.bytes(), aya::Endianness::default()).map_err(KernelError::TracepointTypes)?;
         let mut loader = EbpfLoader::new();
+        loader.btf(Some(&btf));
         loader.map_max_entries("REPORTS", ring_bytes);
         for (global, offset) in &offsets {
             loader.override_global(global, offset, true);
         }
         let mut ebpf = loader.load(OBJECT).map_err(KernelError::Object)?;
-        verify(&mut ebpf)?;
+        verify(&mut ebpf, &btf)?;
         Ok(Self {
             ring: Some(take(&mut ebpf, "REPORTS")?),
             sessions: take(&mut ebpf, "SESSIONS")?,
@@ -195,11 +199,10 @@ pub(super) fn offsets(btf: &Btf) -> Result<Vec<(&'static str, u64)>, BtfError> {
 }
 
 /// Has the kernel verify every program.
-fn verify(ebpf: &mut Ebpf) -> Result<(), KernelError> {
-    let btf = aya::Btf::from_sys_fs().map_err(KernelError::TracepointTypes)?;
+fn verify(ebpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), KernelError> {
     for name in [EXEC, EXIT] {
         tracepoint(ebpf, name)?
-            .load(name, &btf)
+            .load(name, btf)
             .map_err(|source| KernelError::Refused { program: name, source: Box::new(source) })?;
     }
     let program: &mut CgroupDevice = ebpf

@@ -20,7 +20,7 @@ pub use leftovers::{lock, remains};
 pub use setup::PINS;
 
 use crate::{
-    approval::passkeys::PasskeysError, evidence::EvidenceError, gate::exec::GateError, kernel::KernelError,
+    approval::passkeys::PasskeysError, evidence::EvidenceError, gate::exec::GateError, kernel::{Kernel, KernelError},
     launch::{cgroup::CgroupError, user::UserError}, state::StateError,
 };
 
@@ -92,6 +92,8 @@ pub fn serve(options: Options, announce: impl FnOnce(&start::Announcement) -> io
     nix::unistd::setsid().map_err(|errno| io("lead a session of our own")(errno.into()))?;
     raise_descriptor_limit();
     let oom_score = crate::launch::leader::protect_from_oom();
+    // Loading takes as long as everything else together, and needs nothing of it.
+    let kernel = std::thread::spawn(Kernel::load);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         // Holds on their way block a thread each; waiting ones do not.
@@ -104,7 +106,7 @@ pub fn serve(options: Options, announce: impl FnOnce(&start::Announcement) -> io
         let door = setup::open_door(&options)?;
         announce(&start::Announcement::Ready { session: door.session.clone(), socket: door.socket.clone() })
             .map_err(io("announce the socket"))?;
-        owner::session(options, door, oom_score).await
+        owner::session(options, door, kernel, oom_score).await
     });
     // The answering thread is blocked in a read for ever: do not wait for it.
     runtime.shutdown_background();

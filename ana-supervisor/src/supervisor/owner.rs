@@ -8,7 +8,7 @@ use tokio::{net::UnixStream, sync::watch};
 
 use super::{
     KILL_LIMIT, OWNER_LIMIT, Options, SupervisorError, io as doing,
-    setup::{self, Door, Prepared, tell_leader},
+    setup::{self, Door, Loading, Prepared, tell_leader},
 };
 use crate::{
     api::{
@@ -47,7 +47,12 @@ impl Owner {
 ///
 /// # Errors
 /// The session could not be started; `ana-run` has been told.
-pub(super) async fn session(options: Options, door: Door, oom_score: Option<String>) -> Result<(), SupervisorError> {
+pub(super) async fn session(
+    options: Options,
+    door: Door,
+    kernel: Loading,
+    oom_score: Option<String>,
+) -> Result<(), SupervisorError> {
     let accepted = tokio::time::timeout(OWNER_LIMIT, accept(&options, &door)).await;
     let (owner, spec, early) = match accepted {
         Ok(accepted) => accepted?,
@@ -56,7 +61,7 @@ pub(super) async fn session(options: Options, door: Door, oom_score: Option<Stri
             return Err(SupervisorError::Protocol("ana-run"));
         }
     };
-    let result = Box::pin(run(&options, door, owner, spec, early, oom_score)).await;
+    let result = Box::pin(run(&options, door, owner, spec, early, kernel, oom_score)).await;
     if let Err(error) = &result {
         tracing::error!(error = error as &dyn std::error::Error, "the session failed");
     }
@@ -99,9 +104,10 @@ async fn run(
     owner: Owner,
     spec: Box<Spec>,
     early: Vec<UnixStream>,
+    kernel: Loading,
     oom_score: Option<String>,
 ) -> Result<(), SupervisorError> {
-    let prepared = match setup::prepare(options, &door, &spec) {
+    let prepared = match setup::prepare(options, &door, &spec, kernel) {
         Ok(prepared) => prepared,
         Err(error) => {
             std::fs::remove_file(&door.socket).ok();

@@ -101,6 +101,9 @@ pub(super) struct Prepared {
     pub missing: Vec<PathBuf>,
 }
 
+/// The guard, being loaded.
+pub(super) type Loading = std::thread::JoinHandle<Result<Kernel, kernel::KernelError>>;
+
 /// The warden, and the socket by which it is relieved.
 pub(super) struct Warden {
     pub process: Child,
@@ -117,7 +120,12 @@ pub(super) fn load_policy(state: &State, path: Option<&Path>, home: &Path) -> Re
 }
 
 /// Puts up every fence. On an error nothing of the agent has run, and what was made is taken down.
-pub(super) fn prepare(options: &Options, door: &Door, spec: &Spec) -> Result<Prepared, SupervisorError> {
+pub(super) fn prepare(
+    options: &Options,
+    door: &Door,
+    spec: &Spec,
+    kernel: Loading,
+) -> Result<Prepared, SupervisorError> {
     let policy = load_policy(&door.state, options.policy.as_deref(), &door.account.home(spec))?;
     let switches = Switches {
         namespaces: policy.session().namespaces,
@@ -133,7 +141,7 @@ pub(super) fn prepare(options: &Options, door: &Door, spec: &Spec) -> Result<Pre
     let store = Arc::new(Store::open(&door.state)?);
     store.end_abandoned(&|session| session == door.session || leftovers::is_live(session))?;
 
-    let mut kernel = Kernel::load()?;
+    let mut kernel = kernel.join().map_err(|_panicked| SupervisorError::Protocol("the loader of the guard"))??;
     let cgroup = Arc::new(SessionCgroup::create(&door.hierarchy, &door.session)?);
     let limit = TaskLimit::set(&cgroup, &door.session);
     let pins = Path::new(PINS).join(&door.session);
