@@ -1,0 +1,136 @@
+//! A real terminal: a tmux of the test's own, whose screen is read and whose keys are pressed.
+
+use std::process::{Command, Output, Stdio};
+
+use crate::{
+    ground::{GROUND_VARIABLE, Ground},
+    wait,
+};
+
+/// A tmux server with one window running an interactive shell. Its prompt is `outer$ `.
+pub struct Terminal {
+    socket: String,
+}
+
+impl Terminal {
+    /// A shell of root's in a new terminal.
+    pub fn of_root(ground: &Ground) -> Self {
+        Self::running(ground, &[])
+    }
+
+    /// A shell of the session's user in a new terminal, as a person has one.
+    pub fn of_person(ground: &Ground) -> Self {
+        let user = crate::machine::USER;
+        Self::running(ground, &["setpriv", "--reuid", user, "--regid", user, "--init-groups", "--"])
+    }
+
+    fn running(ground: &Ground, prefix: &[&str]) -> Self {
+        let socket = ground.root().join("tmux").to_str().expect("UTF-8").to_owned();
+        let terminal = Self { socket };
+        let mut shell: Vec<String> = prefix.iter().map(|&part| part.to_owned()).collect();
+        shell.push("/usr/bin/env".to_owned());
+        shell.extend(ground.environment().iter().map(|(name, value)| format!("{name}={}", value.display())));
+        shell.extend(
+            ["PS1=outer$ ", "PROMPT_COMMAND=", "bash", "--norc", "--noprofile", "-i"].map(str::to_owned),
+        );
+        let home = ground.home().to_str().expect("UTF-8").to_owned();
+        let mut command = terminal.tmux();
+        command
+            .args(["-f", "/dev/null", "new-session", "-d", "-x", "160", "-y", "50", "-c", &home])
+            .args(&shell)
+            .env(GROUND_VARIABLE, ground.root())
+            .env_remove("TMUX");
+        let output = command.output().expect("tmux is installed");
+        assert!(output.status.success(), "tmux: {}", String::from_utf8_lossy(&output.stderr));
+        terminal.until("a shell prompt", |screen| screen.contains("outer$"));
+        terminal
+    }
+
+    fn tmux(&self) -> Command {
+        let mut command = Command::new("tmux");
+        command.args(["-S", &self.socket]).stdin(Stdio::null());
+        command
+    }
+
+    #[track_caller]
+    fn order(&self, args: &[&str]) -> Output {
+        let output = self.tmux().args(args).output().expect("tmux is installed");
+        assert!(output.status.success(), "tmux {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output
+    }
+
+    /// Types text and presses Enter.
+    #[track_caller]
+    pub fn line(&self, text: &str) {
+        self.order(&["send-keys", "-l", text]);
+        self.press("Enter");
+    }
+
+    /// Types text without Enter.
+    #[track_caller]
+    pub fn keys(&self, text: &str) {
+        self.order(&["send-keys", "-l", text]);
+    }
+
+    /// Presses one key by tmux's name (`C-c`, `C-z`, `Enter`).
+    #[track_caller]
+    pub fn press(&self, key: &str) {
+        self.order(&["send-keys", key]);
+    }
+
+    /// What stands on the screen, lines joined where the terminal wrapped them.
+    #[track_caller]
+    pub fn screen(&self) -> String {
+        String::from_utf8_lossy(&self.order(&["capture-pane", "-p", "-J", "-S", "-500"]).stdout).into_owned()
+    }
+
+    #[track_caller]
+    pub fn resize(&self, columns: u16, rows: u16) {
+        self.order(&["resize-window", "-x", &columns.to_string(), "-y", &rows.to_string()]);
+    }
+
+    /// Waits until the screen is as wanted.
+    #[track_caller]
+    pub fn until(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        match wait::poll(wait::LIMIT, || Some(self.screen()).filter(|screen| wanted(screen))) {
+            Some(screen) => screen,
+            None => panic!("the terminal never showed {what}:\n{}", self.screen()),
+        }
+    }
+
+    /// Waits until the screen shows this text.
+    #[track_caller]
+    pub fn until_shows(&self, text: &str) -> String {
+        self.until(&format!("{text:?}"), |screen| screen.contains(text))
+    }
+
+    /// Waits until the last line is the outer shell's empty prompt again.
+    #[track_caller]
+    pub fn until_prompt(&self) -> String {
+        self.until("the outer prompt", |screen| screen.trim_end().ends_with("outer$"))
+    }
+
+    /// The settings of the terminal, as `stty -g` tells them in the outer shell.
+    #[track_caller]
+    pub fn settings(&self, mark: &str) -> String {
+        self.line(&format!("echo {mark}=$(stty -g)="));
+        let screen = self.until("the settings", |screen| setting(screen, mark).is_some());
+        setting(&screen, mark).expect("just seen")
+    }
+}
+
+/// The value between `mark=` and `=` on a line of output (not on the line that was typed).
+fn setting(screen: &str, mark: &str) -> Option<String> {
+    let start = format!("{mark}=");
+    screen.lines().find_map(|line| {
+        let value = line.strip_prefix(&start)?.strip_suffix('=')?;
+        value.contains(':').then(|| value.to_owned())
+    })
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let ended = self.tmux().arg("kill-server").output();
+        drop(ended);
+    }
+}

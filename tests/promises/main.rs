@@ -1,0 +1,27 @@
+//! The promises of ana, one file each, kept by the real binaries on the running kernel. Run by `cargo xtask test`,
+//! as root. The names that end in `without_ana` prove that an attack works where nothing stops it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "test code: a panic names the broken promise and keeps the stack trace"
+)]
+
+mod a_person_decides;
+mod agents_work;
+mod attack_by_copy;
+mod attack_by_name;
+mod attack_by_race;
+mod attack_by_script;
+mod attack_on_processes;
+mod attack_on_the_supervisor;
+mod bad_input_is_refused;
+mod callers_do_not_stall;
+mod evidence_comes_first;
+mod evidence_holds;
+mod git_asks_once;
+mod ordinary_work_goes_on;
+mod sessions_are_apart;
+mod the_session_is_transparent;
+mod the_supervisor_dies;
+mod the_terminal_is_a_terminal;
+mod whatever_the_arguments;
