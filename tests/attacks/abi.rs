@@ -74,7 +74,7 @@ impl Low {
         // SAFETY: start .. start + len lies inside the writable mapping and is handed out once.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), start as *mut u8, bytes.len()) };
         self.next = start + bytes.len();
-        u32::try_from(start).map_err(|_| Errno::EFAULT)
+        u32::try_from(start).ok().ok_or(Errno::EFAULT)
     }
 
     fn string(&mut self, text: &std::ffi::CStr) -> Result<u32, Errno> {

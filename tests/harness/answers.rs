@@ -78,7 +78,13 @@ impl Ground {
     /// The question of this session; panics with what the session said if it ends or none comes.
     #[track_caller]
     pub fn question_of(&self, session: &mut crate::Session) -> Question {
-        let deadline = Instant::now() + wait::LIMIT;
+        self.question_of_within(session, wait::LIMIT)
+    }
+
+    /// [`Ground::question_of`] with a limit of one's own.
+    #[track_caller]
+    pub fn question_of_within(&self, session: &mut crate::Session, limit: Duration) -> Question {
+        let deadline = Instant::now() + limit;
         loop {
             let mut all = self.pending(1);
             if all.len() == 1 {

@@ -99,10 +99,9 @@ pub fn enter_namespaces() -> bool {
     if tell("unshare", unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)).is_none() {
         return false;
     }
-    let wrote = tell_io("setgroups", std::fs::write("/proc/self/setgroups", "deny")).is_some()
+    tell_io("setgroups", std::fs::write("/proc/self/setgroups", "deny")).is_some()
         && tell_io("uid_map", std::fs::write("/proc/self/uid_map", format!("0 {uid} 1"))).is_some()
-        && tell_io("gid_map", std::fs::write("/proc/self/gid_map", format!("0 {gid} 1"))).is_some();
-    wrote
+        && tell_io("gid_map", std::fs::write("/proc/self/gid_map", format!("0 {gid} 1"))).is_some()
 }
 
 /// Mounts and tells whether it was allowed.

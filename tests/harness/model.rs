@@ -46,9 +46,9 @@ impl Model {
     #[track_caller]
     pub fn tool_result(&self) -> String {
         wait::until("the agent sends the tool's result to the model", || {
-            self.requests().iter().find_map(result_in).map(|result| match &result["content"] {
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
+            self.requests().iter().find_map(result_in).map(|result| {
+                let content = &result["content"];
+                content.as_str().map_or_else(|| content.to_string(), str::to_owned)
             })
         })
     }

@@ -4,8 +4,12 @@ use std::process::{Command, Output, Stdio};
 
 use crate::{
     ground::{GROUND_VARIABLE, Ground},
+    machine::{USER, machine},
     wait,
 };
+
+/// How the line begins on which the answer is typed.
+const ASKED: &str = "approve";
 
 /// A tmux server with one window running an interactive shell. Its prompt is `outer$ `.
 pub struct Terminal {
@@ -20,8 +24,7 @@ impl Terminal {
 
     /// A shell of the session's user in a new terminal, as a person has one.
     pub fn of_person(ground: &Ground) -> Self {
-        let user = crate::machine::USER;
-        Self::running(ground, &["setpriv", "--reuid", user, "--regid", user, "--init-groups", "--"])
+        Self::running(ground, &["setpriv", "--reuid", USER, "--regid", USER, "--init-groups", "--"])
     }
 
     fn running(ground: &Ground, prefix: &[&str]) -> Self {
@@ -108,6 +111,30 @@ impl Terminal {
     #[track_caller]
     pub fn until_prompt(&self) -> String {
         self.until("the outer prompt", |screen| screen.trim_end().ends_with("outer$"))
+    }
+
+    /// The line that starts `COMMAND` under `ana-run`, to be typed.
+    pub fn ana_run(&self, ground: &Ground, command: &str) -> String {
+        let (run, state) = (machine().ana("ana-run"), ground.state());
+        format!("{} --user {USER} --state {} -- {command}", run.display(), state.display())
+    }
+
+    /// Waits until a question stands on the screen and asks for an answer.
+    #[track_caller]
+    pub fn until_question(&self) -> String {
+        self.until("a question", |screen| screen.contains(ASKED))
+    }
+
+    /// Answers the question on the screen with yes.
+    #[track_caller]
+    pub fn answer_yes(&self) {
+        self.line("yes");
+    }
+
+    /// Answers the question on the screen with no.
+    #[track_caller]
+    pub fn answer_no(&self) {
+        self.line("no");
     }
 
     /// The settings of the terminal, as `stty -g` tells them in the outer shell.

@@ -1,1 +1,193 @@
-//! To come.
+//! The evidence is checked by others, tells every change, and takes records of several sessions at once.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use ana_tests::{
+    Ground,
+    machine::{admin, path_str, target_dir},
+    records::segments,
+    wait,
+};
+
+/// A ground with one approved and one denied run.
+fn decided() -> Ground {
+    let ground = Ground::new("evidence");
+    let script = format!("{0} yes; {0} no", ground.deploy().display());
+    let mut session = ground.start(&["sh", "-c", &script]);
+    let first = ground.question_of(&mut session);
+    ground.approve(&first.id);
+    let second =
+        wait::until("the second question", || ground.pending(1).into_iter().find(|q| q.id != first.id));
+    ground.deny(&second.id, "no");
+    session.finish().assert_code(137);
+    ground
+}
+
+/// The evidence in a copy of the state folder that a test may spoil.
+struct Spoiled {
+    state: PathBuf,
+    file: PathBuf,
+    whole: Vec<u8>,
+}
+
+impl Spoiled {
+    fn of(ground: &Ground) -> Self {
+        let state = ground.root().join("spoiled");
+        admin("cp", &["-a", path_str(&ground.state()), path_str(&state)]);
+        let file = segments(&state).pop().expect("there is evidence");
+        let whole = fs::read(&file).expect("root reads");
+        Self { state, file, whole }
+    }
+
+    fn verify(&self, bytes: &[u8]) -> Output {
+        fs::write(&self.file, bytes).expect("root writes");
+        let ana = ana_tests::machine::machine().ana("ana");
+        Command::new(ana)
+            .args(["audit", "verify", "--json", "--state"])
+            .arg(&self.state)
+            .output()
+            .expect("ana")
+    }
+
+    #[track_caller]
+    fn is_found(&self, what: &str, bytes: &[u8], line: Option<usize>) {
+        let output = self.verify(bytes);
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{what} was not found: {said}");
+        let name = self.file.file_name().expect("a file").to_str().expect("UTF-8");
+        assert!(said.contains(name), "{what}: the file is not named: {said}");
+        if let Some(line) = line {
+            assert!(said.contains(&line.to_string()), "{what}: line {line} is not named: {said}");
+        }
+    }
+}
+
+#[test]
+fn every_change_is_found() {
+    let ground = decided();
+    ground.verify();
+    let spoiled = Spoiled::of(&ground);
+    let whole = spoiled.whole.clone();
+    assert!(spoiled.verify(&whole).status.success(), "a mere copy is good");
+
+    // A byte here and there; the exhaustive test is the unit test's.
+    for step in 0..60 {
+        let at = whole.len() * step / 60;
+        let mut bytes = whole.clone();
+        bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+        let line = 1 + whole[..at].iter().filter(|byte| **byte == b'\n').count();
+        let line = (whole[at] != b'\n').then_some(line);
+        spoiled.is_found(&format!("byte {at}"), &bytes, line);
+    }
+
+    let lines: Vec<&[u8]> = whole.split_inclusive(|byte| *byte == b'\n').collect();
+    let last = lines.len() - 1;
+    assert!(last > 3, "there are lines to play with");
+    for index in 0..last {
+        let without: Vec<u8> = [&lines[..index], &lines[index + 1..]].concat().concat();
+        spoiled.is_found(&format!("line {} removed", index + 1), &without, None);
+        let twice: Vec<u8> = [&lines[..=index], &lines[index..]].concat().concat();
+        spoiled.is_found(&format!("line {} repeated", index + 1), &twice, None);
+        let mut swapped = lines.clone();
+        swapped.swap(index, index + 1);
+        spoiled.is_found(&format!("line {} swapped", index + 1), &swapped.concat(), None);
+    }
+    let cut: Vec<u8> = whole[..whole.len() - 20].to_vec();
+    spoiled.is_found("a torn last line", &cut, None);
+    ground.verify();
+}
+
+#[test]
+fn audit_lists_and_shows() {
+    let ground = decided();
+    let list = ground.ana(&["audit", "list", "--json"]).output().expect("ana");
+    assert!(list.status.success(), "{list:?}");
+    let listed: serde_json::Value = serde_json::from_slice(&list.stdout).expect("JSON");
+    assert_eq!(listed.as_array().map(Vec::len), Some(ground.records().len()), "{listed}");
+    let id = ground.decisions()[0].id().to_owned();
+    let show = ground.ana(&["audit", "show", &id, "--json"]).output().expect("ana");
+    assert!(show.status.success(), "{show:?}");
+    assert!(String::from_utf8_lossy(&show.stdout).contains(&id));
+    let denied = ground.ana(&["audit", "list", "--json", "--verdict", "deny"]).output().expect("ana");
+    let denied: serde_json::Value = serde_json::from_slice(&denied.stdout).expect("JSON");
+    assert_eq!(denied.as_array().map(Vec::len), Some(1), "{denied}");
+}
+
+#[test]
+fn sessions_start_and_end_in_the_log() {
+    let ground = Ground::new("start-end");
+    ground.run(&["true"]).assert_code(0);
+    let (start, end) = (ground.records_of("session-start"), ground.records_of("session-end"));
+    assert_eq!((start.len(), end.len()), (1, 1));
+    assert_eq!(start[0].payload["session"], end[0].payload["session"]);
+    assert!(start[0].payload.to_string().contains("landlock"), "the seal is named: {}", start[0].payload);
+    ground.verify();
+}
+
+#[test]
+fn two_sessions_write_one_log() {
+    let ground = Ground::new("two");
+    ground.policy(&(ground.head() + &ground.rule("allow = [[\"**\"]]")));
+    let script = |name: &str| format!("for i in $(seq 15); do {} {name}-$i; done", ground.deploy().display());
+    let sessions = ["a", "b", "c"].map(|name| ground.start(&["sh", "-c", &script(name)]));
+    for session in sessions {
+        session.finish().assert_code(0);
+    }
+    assert_eq!(ground.markers().len(), 45);
+    assert_eq!(ground.records_of("session-end").len(), 3);
+    ground.assert_every_run_was_decided();
+    ground.verify();
+}
+
+/// A library that is not ours checks the person's approval, from the record alone.
+#[test]
+fn another_library_verifies_the_approval() {
+    let ground = decided();
+    let decision = ground.decisions().into_iter().find(|d| d.approves()).expect("one was approved");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("independent/verify_webauthn.py");
+    assert!(script.exists(), "{} is missing", script.display());
+    let record = ground.root().join("record.jws");
+    fs::write(&record, format!("{}\n", decision.jws)).expect("root writes");
+    let check = |record: &Path| Command::new(python()).arg(&script).arg(record).output().expect("python");
+    let good = check(&record);
+    assert!(
+        good.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&good.stdout),
+        String::from_utf8_lossy(&good.stderr)
+    );
+
+    // And it can fail: the same record with another operation in it.
+    let spoiled = ground.root().join("spoiled.jws");
+    fs::write(&spoiled, format!("{}\n", with_other_argument(&decision.jws))).expect("root writes");
+    assert!(!check(&spoiled).status.success(), "a changed operation was accepted");
+}
+
+/// The record with one character of the operation changed. Its own signature breaks too, which the script, having
+/// no key of ana's, cannot see: the person's approval must tell.
+fn with_other_argument(jws: &str) -> String {
+    use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+    let parts: Vec<&str> = jws.split('.').collect();
+    let payload = BASE64_URL_SAFE_NO_PAD.decode(parts[1]).expect("base64url");
+    let mut payload: serde_json::Value = serde_json::from_slice(&payload).expect("JSON");
+    let argument = &mut payload["operation"]["exec"]["argv"][1];
+    *argument = serde_json::json!({"b64": BASE64_URL_SAFE_NO_PAD.encode("yea"), "text": "yea"});
+    format!("{}.{}.{}", parts[0], BASE64_URL_SAFE_NO_PAD.encode(payload.to_string()), parts[2])
+}
+
+/// A Python with PyPI's fido2, in the build folder.
+fn python() -> PathBuf {
+    let venv = target_dir().join("venv");
+    let python = venv.join("bin/python");
+    if !venv.join("ready").exists() {
+        admin("python3", &["-m", "venv", path_str(&venv)]);
+        admin(path_str(&python), &["-m", "pip", "install", "--quiet", "fido2"]);
+        fs::write(venv.join("ready"), "").expect("the target folder can be written");
+    }
+    python
+}

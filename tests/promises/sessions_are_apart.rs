@@ -1,1 +1,142 @@
-//! To come.
+//! Who is inside a session cannot speak for the person; what a crashed session left is cleared by the next.
+
+use std::{fs, path::Path};
+
+use ana_tests::{Ground, ground::cgroups_of, machine::machine, processes, wait};
+
+/// Inside a session the clients are refused, whatever they want.
+#[test]
+fn clients_inside_are_refused() {
+    let ground = Ground::new("inside");
+    let (ana, state) = (machine().ana("ana"), ground.state());
+    for command in [
+        "pending --json",
+        "deny 01ARZ3NDEKTSV4RRFFQ69G5FAV",
+        "approve 01ARZ3NDEKTSV4RRFFQ69G5FAV",
+        "sessions kill 01ARZ3NDEKTSV4RRFFQ69G5FAV",
+    ] {
+        let script = format!("{} --state {} {command}", ana.display(), state.display());
+        let finished = ground.run_shell(&script);
+        assert_ne!(finished.code(), 0, "{command}: {}", finished.stdout());
+        assert!(!finished.stderr().contains("panicked"), "{command}: {}", finished.stderr());
+    }
+}
+
+/// A session that starts another one is still inside.
+#[test]
+fn one_session_does_not_answer_another() {
+    let ground = Ground::new("neighbours");
+    let mut held = ground.start(&[ground.deploy()]);
+    let question = ground.question_of(&mut held);
+    let (ana, state, key) = (machine().ana("ana"), ground.state(), ground.key());
+    let script = format!(
+        "{0} --state {1} approve {2} --software {3}; echo approve=$?; {0} --state {1} deny {2}; echo deny=$?",
+        ana.display(),
+        state.display(),
+        question.id,
+        key.display()
+    );
+    let finished = ground.run_shell(&script).assert_code(0);
+    assert!(
+        finished.stdout().contains("approve=1") && finished.stdout().contains("deny=1"),
+        "{}",
+        finished.stdout()
+    );
+    ground.assert_never_ran();
+    ground.approve(&question.id);
+    held.finish().assert_code(0);
+    ground.assert_every_run_was_decided();
+}
+
+#[test]
+fn sessions_are_listed_and_killed() {
+    let ground = Ground::new("listed");
+    let session = ground.start(&["sh", "-c", "echo up; sleep 500"]);
+    session.until_stdout("up");
+    let list = ground.ana(&["sessions", "--json"]).output().expect("ana");
+    assert!(list.status.success(), "{list:?}");
+    let list: serde_json::Value = serde_json::from_slice(&list.stdout).expect("JSON");
+    let id = ground.records_of("session-start")[0].payload["session"].as_str().expect("an id").to_owned();
+    assert!(list.to_string().contains(&id), "{list}");
+    let killed = ground.ana(&["sessions", "kill", &id]).output().expect("ana");
+    assert!(killed.status.success(), "{killed:?}");
+    session.finish().assert_code(137);
+    wait::until("the cgroups are gone", || cgroups_of(&id).is_empty().then_some(()));
+    ground.verify();
+}
+
+/// The person's end of the session is the session's end.
+#[test]
+fn ana_run_dead_is_session_dead() {
+    let ground = Ground::new("run-killed");
+    let session = ground.start(&["sh", "-c", "echo pid=$$; sleep 500"]);
+    let said = session.until_stdout("pid=");
+    let pid: i32 = said.trim().trim_start_matches("pid=").parse().expect("a pid");
+    processes::end(session.pid());
+    wait::until("the agent is dead", || (!processes::alive(pid)).then_some(()));
+}
+
+/// A crash of everything at once, by which even the warden dies: the next start kills and clears what it left.
+#[test]
+fn leftovers_are_cleared_at_the_next_start() {
+    let ground = Ground::new("leftovers");
+    let session = ground.start(&["sh", "-c", "echo pid=$$; sleep 500"]);
+    let said = session.until_stdout("pid=");
+    let agent: i32 = said.trim().trim_start_matches("pid=").parse().expect("a pid");
+    let id = ground.records_of("session-start")[0].payload["session"].as_str().expect("an id").to_owned();
+    let mut ours = processes::below(session.pid());
+    ours.push(session.pid());
+    // Stopped first, so that none of them sees another one die.
+    let ana: Vec<i32> = ours
+        .into_iter()
+        .filter(|&pid| processes::name(pid).is_some_and(|name| name.starts_with("ana-")))
+        .collect();
+    for signal in [nix::sys::signal::Signal::SIGSTOP, nix::sys::signal::Signal::SIGKILL] {
+        for &pid in &ana {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("root may");
+        }
+    }
+    wait::until("all of ana is dead", || ana.iter().all(|&pid| !processes::alive(pid)).then_some(()));
+    let left = processes::alive(agent);
+    println!("the agent was left alive: {left}; cgroups left: {:?}", cgroups_of(&id));
+    assert!(!cgroups_of(&id).is_empty(), "nothing was left over: the test proves nothing");
+
+    ground.run(&["true"]).assert_code(0);
+    assert!(!processes::alive(agent), "the crashed session's agent still lives");
+    assert!(cgroups_of(&id).is_empty(), "{:?}", cgroups_of(&id));
+    assert!(!pinned(Path::new("/sys/fs/bpf"), &id), "its programs are still pinned");
+    ground.verify();
+}
+
+/// Whether anything below a folder carries the session's id in its name.
+fn pinned(folder: &Path, id: &str) -> bool {
+    fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
+        entry.file_name().to_string_lossy().contains(id)
+            || (entry.file_type().is_ok_and(|kind| kind.is_dir()) && pinned(&entry.path(), id))
+    })
+}
+
+/// Two sessions with one state folder: each question is its own session's.
+#[test]
+fn two_sessions_at_once() {
+    let ground = Ground::new("both");
+    let one = ground.start(&[ground.deploy().as_os_str(), "one".as_ref()]);
+    let two = ground.start(&[ground.deploy().as_os_str(), "two".as_ref()]);
+    let all = wait::until("both questions", || {
+        let all = ground.pending(1);
+        (all.len() == 2).then_some(all)
+    });
+    assert_ne!(all[0].session, all[1].session);
+    for question in &all {
+        if question.args() == ["one"] {
+            ground.approve(&question.id);
+        } else {
+            ground.deny(&question.id, "only one");
+        }
+    }
+    one.finish().assert_code(0);
+    two.finish().assert_code(137);
+    assert_eq!(ground.markers().len(), 1);
+    ground.assert_every_run_was_decided();
+    ground.verify();
+}

@@ -1,1 +1,210 @@
-//! To come.
+//! `ana-run` at a real terminal: keys, job control, size, pipes, and the question that is asked in between.
+
+use ana_tests::{Ground, terminal::Terminal, wait};
+
+#[test]
+fn it_is_a_terminal_of_the_right_size() {
+    let ground = Ground::new("tty");
+    let terminal = Terminal::of_root(&ground);
+    let before = terminal.settings("before");
+    terminal
+        .line(&terminal.ana_run(&ground, "sh -c 'tty; stty size; test -t 0 && test -t 1 && echo all-ttys'"));
+    let screen = terminal.until_shows("all-ttys");
+    assert!(screen.contains("/dev/pts/") && screen.contains("50 160"), "{screen}");
+    terminal.until_prompt();
+    assert_eq!(terminal.settings("after"), before, "the terminal is given back as it was");
+}
+
+#[test]
+fn a_new_size_arrives() {
+    let ground = Ground::new("resize");
+    let terminal = Terminal::of_root(&ground);
+    let script = "sh -c 'trap \"stty size; echo resized\" WINCH; echo ready; while :; do sleep 0.1; done'";
+    terminal.line(&terminal.ana_run(&ground, script));
+    terminal.until("ready", |screen| screen.lines().any(|line| line == "ready"));
+    terminal.resize(101, 31);
+    terminal.until_shows("31 101");
+    terminal.press("C-c");
+    terminal.until_prompt();
+}
+
+#[test]
+fn ctrl_c_interrupts_the_command() {
+    let ground = Ground::new("ctrl-c");
+    let terminal = Terminal::of_root(&ground);
+    let script = "sh -c 'trap \"echo got-int; exit 7\" INT; echo ready; while :; do sleep 0.1; done'";
+    terminal.line(&terminal.ana_run(&ground, script));
+    terminal.until("ready", |screen| screen.lines().any(|line| line == "ready"));
+    terminal.press("C-c");
+    terminal.until("the trap", |screen| screen.lines().any(|line| line.ends_with("got-int")));
+    terminal.line("echo status=$?");
+    terminal.until_shows("status=7");
+}
+
+#[test]
+fn ctrl_c_kills_a_plain_command() {
+    let ground = Ground::new("ctrl-c-plain");
+    let terminal = Terminal::of_root(&ground);
+    terminal.line(&terminal.ana_run(&ground, "sleep 1000"));
+    wait::until("the session is up", || (!ground.records_of("session-start").is_empty()).then_some(()));
+    terminal.press("C-c");
+    terminal.line("echo status=$?");
+    terminal.until_shows("status=130");
+}
+
+#[test]
+fn ctrl_z_and_fg() {
+    let ground = Ground::new("ctrl-z");
+    let terminal = Terminal::of_root(&ground);
+    let before = terminal.settings("before");
+    terminal.line(&terminal.ana_run(&ground, "cat"));
+    wait::until("the session is up", || (!ground.records_of("session-start").is_empty()).then_some(()));
+    terminal.line("one");
+    terminal.until("cat's echo", |screen| screen.lines().filter(|line| *line == "one").count() == 2);
+    terminal.press("C-z");
+    terminal.until_shows("Stopped");
+    assert_eq!(terminal.settings("between"), before, "a stopped ana-run gives the terminal back");
+    terminal.line("fg");
+    terminal.line("two");
+    terminal.until("cat's echo", |screen| screen.lines().filter(|line| *line == "two").count() == 2);
+    // And once more: the second stop is no different.
+    terminal.press("C-z");
+    terminal.until("two stops", |screen| screen.matches("Stopped").count() == 2);
+    terminal.line("fg");
+    terminal.line("three");
+    terminal.until("cat's echo", |screen| screen.lines().filter(|line| *line == "three").count() == 2);
+    terminal.press("C-d");
+    terminal.line("echo status=$?");
+    terminal.until_shows("status=0");
+    assert_eq!(terminal.settings("after"), before);
+}
+
+#[test]
+fn a_pipe_into_less() {
+    let ground = Ground::new("less");
+    let terminal = Terminal::of_root(&ground);
+    let before = terminal.settings("before");
+    terminal.line(&(terminal.ana_run(&ground, "seq 1000 1999") + " | less"));
+    terminal.until("less's page", |screen| screen.lines().any(|line| line == "1000"));
+    terminal.press("Space");
+    terminal.until("the next page", |screen| screen.lines().any(|line| line == "1060"));
+    terminal.press("q");
+    terminal.until_prompt();
+    assert_eq!(terminal.settings("after"), before);
+}
+
+/// A pipe that is closed early ends the session as it ends any command.
+#[test]
+fn a_pipe_into_head() {
+    let ground = Ground::new("head");
+    let terminal = Terminal::of_root(&ground);
+    terminal
+        .line(&(terminal.ana_run(&ground, "seq 1 10000000") + " | head -n 1; echo done=${PIPESTATUS[1]}"));
+    terminal.until_shows("done=0");
+}
+
+#[test]
+fn the_question_is_answered_in_the_terminal() {
+    let ground = Ground::new("inline");
+    let terminal = Terminal::of_root(&ground);
+    let before = terminal.settings("before");
+    terminal.line(&terminal.ana_run(&ground, &format!("{} 'two words'", ground.deploy().display())));
+    let screen = terminal.until_question();
+    assert!(screen.contains("deploy 'two words'"), "the command is shown quoted:\n{screen}");
+    let question = ground.question();
+    assert_eq!(question.args(), ["two words"]);
+    terminal.answer_yes();
+    terminal.until_shows("marker: ran two words");
+    terminal.until_prompt();
+    assert_eq!(terminal.settings("after"), before, "the terminal is given back as it was");
+    let decisions = ground.decisions();
+    assert!(
+        decisions.len() == 1 && decisions[0].approves() && decisions[0].decided_by() == "person",
+        "{decisions:#?}"
+    );
+    ground.assert_every_run_was_decided();
+    ground.verify();
+}
+
+#[test]
+fn a_no_in_the_terminal_denies() {
+    let ground = Ground::new("inline-no");
+    let terminal = Terminal::of_root(&ground);
+    terminal.line(
+        &terminal.ana_run(&ground, &format!("sh -c '{} now; echo status=$?'", ground.deploy().display())),
+    );
+    terminal.until_question();
+    terminal.answer_no();
+    let screen =
+        terminal.until("the status", |screen| screen.lines().any(|line| line.trim_end() == "status=137"));
+    assert!(screen.contains("ana: denied: "), "{screen}");
+    ground.assert_never_ran();
+    ground.verify();
+}
+
+/// What was typed before the question came is no answer to it.
+#[test]
+fn keys_typed_ahead_do_not_answer() {
+    let ground = Ground::new("ahead");
+    let terminal = Terminal::of_root(&ground);
+    let script = format!("sh -c 'echo ready; sleep 1; exec {} ahead'", ground.deploy().display());
+    terminal.line(&terminal.ana_run(&ground, &script));
+    terminal.until("ready", |screen| screen.lines().any(|line| line == "ready"));
+    for _ in 0..5 {
+        terminal.answer_yes();
+    }
+    terminal.until_question();
+    wait::never_during(std::time::Duration::from_millis(1500), "typed ahead, and it ran", || {
+        (!ground.markers().is_empty()).then(|| terminal.screen())
+    });
+    let question = ground.question();
+    ground.deny(&question.id, "enough");
+    terminal.until_prompt();
+    ground.assert_never_ran();
+}
+
+/// Answered elsewhere, the question leaves the terminal, and the command has its keys back.
+#[test]
+fn a_question_answered_elsewhere_is_withdrawn() {
+    let ground = Ground::new("elsewhere");
+    let terminal = Terminal::of_root(&ground);
+    let script = format!("sh -c '{} elsewhere; read line; echo read=$line'", ground.deploy().display());
+    terminal.line(&terminal.ana_run(&ground, &script));
+    terminal.until_question();
+    let question = ground.question();
+    ground.approve(&question.id);
+    terminal.until_shows("marker: ran elsewhere");
+    terminal.line("hello");
+    terminal.until_shows("read=hello");
+    terminal.until_prompt();
+}
+
+/// The program's name and arguments are shown harmlessly, whatever they contain.
+#[test]
+fn escape_sequences_do_not_reach_the_terminal() {
+    let ground = Ground::new("escapes");
+    let terminal = Terminal::of_root(&ground);
+    let script = format!(
+        "bash -c '{} $\"\" $(printf \"\\\\033[2J\\\\033[1;1Hforged\") 2>/dev/null >/dev/null'",
+        ground.deploy().display()
+    );
+    terminal.line(&terminal.ana_run(&ground, &script));
+    let screen = terminal.until_question();
+    assert!(screen.contains("\\x1b") || screen.contains("\\e[") || screen.contains("\\033"), "{screen}");
+    // The screen was not cleared: the line that was typed is still there.
+    assert!(screen.contains("ana-run"), "{screen}");
+    let question = ground.question();
+    ground.deny(&question.id, "enough");
+    terminal.until_prompt();
+}
+
+/// Where any stream is no terminal, nothing is asked on it; the way to answer is told.
+#[test]
+fn without_a_terminal_the_way_out_is_told() {
+    let ground = Ground::new("no-tty");
+    let mut session = ground.start(&[ground.deploy()]);
+    let question = ground.question_of(&mut session);
+    session.until_stderr(&format!("ana approve {}", question.id));
+    ground.approve(&question.id);
+    session.finish().assert_code(0);
+}
