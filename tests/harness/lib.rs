@@ -18,6 +18,7 @@ pub mod processes;
 pub mod records;
 pub mod session;
 pub mod skip;
+pub mod sudoers;
 pub mod terminal;
 pub mod wait;
 

@@ -65,6 +65,15 @@ impl Ground {
         Launch { command: run }
     }
 
+    /// The same, started by the session's user as a person does it: `ana-run` gets the supervisor through sudo, for
+    /// which the test holds a [`crate::sudoers::Sudoers`].
+    pub fn launch_by_person<S: AsRef<OsStr>>(&self, command: &[S]) -> Launch {
+        let mut run = vec![machine().ana("ana-run").into_os_string(), "--state".into(), self.state().into()];
+        run.push("--".into());
+        run.extend(self.inside(command));
+        Launch { command: self.without_ana(&run) }
+    }
+
     /// The command as it is named to `ana-run`: with the test's own environment.
     pub fn inside<S: AsRef<OsStr>>(&self, command: &[S]) -> Vec<OsString> {
         let mut all = vec![OsString::from("/usr/bin/env")];

@@ -6,6 +6,8 @@ use std::{
     process::{Command, Output},
 };
 
+use serde_json::{Value, json};
+
 use ana_tests::{
     Ground,
     machine::{admin, path_str, target_dir},
@@ -107,14 +109,14 @@ fn audit_lists_and_shows() {
     let ground = decided();
     let list = ground.ana(&["audit", "list", "--json"]).output().expect("ana");
     assert!(list.status.success(), "{list:?}");
-    let listed: serde_json::Value = serde_json::from_slice(&list.stdout).expect("JSON");
+    let listed: Value = serde_json::from_slice(&list.stdout).expect("JSON");
     assert_eq!(listed.as_array().map(Vec::len), Some(ground.records().len()), "{listed}");
     let id = ground.decisions()[0].id().to_owned();
     let show = ground.ana(&["audit", "show", &id, "--json"]).output().expect("ana");
     assert!(show.status.success(), "{show:?}");
     assert!(String::from_utf8_lossy(&show.stdout).contains(&id));
     let denied = ground.ana(&["audit", "list", "--json", "--verdict", "deny"]).output().expect("ana");
-    let denied: serde_json::Value = serde_json::from_slice(&denied.stdout).expect("JSON");
+    let denied: Value = serde_json::from_slice(&denied.stdout).expect("JSON");
     assert_eq!(denied.as_array().map(Vec::len), Some(1), "{denied}");
 }
 
@@ -151,33 +153,23 @@ fn another_library_verifies_the_approval() {
     let decision = ground.decisions().into_iter().find(|d| d.approves()).expect("one was approved");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("independent/verify_webauthn.py");
     assert!(script.exists(), "{} is missing", script.display());
-    let record = ground.root().join("record.jws");
-    fs::write(&record, format!("{}\n", decision.jws)).expect("root writes");
-    let check = |record: &Path| Command::new(python()).arg(&script).arg(record).output().expect("python");
-    let good = check(&record);
-    assert!(
-        good.status.success(),
-        "{}\n{}",
-        String::from_utf8_lossy(&good.stdout),
-        String::from_utf8_lossy(&good.stderr)
-    );
+    let check = |name: &str, payload: &Value| {
+        let record = ground.write(name, 0o600, &payload.to_string());
+        Command::new(python()).arg(&script).arg(record).output().expect("python")
+    };
+    let good = check("record.json", &decision.payload);
+    assert!(good.status.success(), "{good:#?}");
 
-    // And it can fail: the same record with another operation in it.
-    let spoiled = ground.root().join("spoiled.jws");
-    fs::write(&spoiled, format!("{}\n", with_other_argument(&decision.jws))).expect("root writes");
-    assert!(!check(&spoiled).status.success(), "a changed operation was accepted");
-}
-
-/// The record with one character of the operation changed. Its own signature breaks too, which the script, having
-/// no key of ana's, cannot see: the person's approval must tell.
-fn with_other_argument(jws: &str) -> String {
-    use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-    let parts: Vec<&str> = jws.split('.').collect();
-    let payload = BASE64_URL_SAFE_NO_PAD.decode(parts[1]).expect("base64url");
-    let mut payload: serde_json::Value = serde_json::from_slice(&payload).expect("JSON");
-    let argument = &mut payload["operation"]["exec"]["argv"][1];
-    *argument = serde_json::json!({"b64": BASE64_URL_SAFE_NO_PAD.encode("yea"), "text": "yea"});
-    format!("{}.{}.{}", parts[0], BASE64_URL_SAFE_NO_PAD.encode(payload.to_string()), parts[2])
+    // And it can fail: the same approval with another argument, and with another time.
+    for (pointer, value) in [
+        ("/operation/exec/argv/1", json!({"b64": "eWVh", "text": "yea"})),
+        ("/operation/expires_at", json!("2099-01-01T00:00:00.000Z")),
+    ] {
+        let mut spoiled = decision.payload.clone();
+        *spoiled.pointer_mut(pointer).expect("it is in every exec") = value;
+        let bad = check("spoiled.json", &spoiled);
+        assert_eq!(bad.status.code(), Some(1), "a changed {pointer} was accepted: {bad:#?}");
+    }
 }
 
 /// A Python with PyPI's fido2, in the build folder.
@@ -186,7 +178,7 @@ fn python() -> PathBuf {
     let python = venv.join("bin/python");
     if !venv.join("ready").exists() {
         admin("python3", &["-m", "venv", path_str(&venv)]);
-        admin(path_str(&python), &["-m", "pip", "install", "--quiet", "fido2"]);
+        admin(path_str(&python), &["-m", "pip", "install", "--quiet", "fido2", "rfc8785"]);
         fs::write(venv.join("ready"), "").expect("the target folder can be written");
     }
     python

@@ -7,6 +7,7 @@
 )]
 
 mod a_person_decides;
+mod a_person_starts_it;
 mod agents_work;
 mod attack_by_copy;
 mod attack_by_name;

@@ -119,6 +119,18 @@ fn the_agent_is_unprivileged() {
     }
 }
 
+/// Scripts write to /dev/stderr and read /dev/stdin by name.
+#[test]
+fn the_streams_can_be_opened_by_name() {
+    let ground = Ground::new("by-name");
+    let script = "cat /dev/stdin; echo out > /dev/stdout; echo err > /dev/stderr; echo fd >> /proc/self/fd/1";
+    let mut session = ground.launch(&["sh", "-c", script]).start_listening();
+    session.say("in");
+    let finished = session.finish().assert_code(0);
+    assert_eq!(finished.stdout(), "in\nout\nfd\n");
+    assert!(finished.stderr().lines().any(|line| line == "err"), "{}", finished.stderr());
+}
+
 /// SIGINT and SIGTERM to `ana-run` are the command's, when no terminal brings them.
 #[test]
 fn signals_are_forwarded() {
@@ -137,9 +149,9 @@ fn signals_are_forwarded() {
 #[test]
 fn nothing_outlives_the_session() {
     let ground = Ground::new("outlive");
-    let finished = ground
-        .run_shell("setsid sh -c 'echo pid=$$; exec sleep 500' >/proc/self/fd/1 & sleep 0.3")
-        .assert_code(0);
+    let script = "setsid sh -c 'echo pid=$$ > pid; exec sleep 500' >/dev/null 2>&1 &
+        while [ ! -s pid ]; do sleep 0.01; done; cat pid";
+    let finished = ground.run_shell(script).assert_code(0);
     let said = finished.stdout();
     let pid = said.lines().find_map(|line| line.strip_prefix("pid=")?.parse().ok()).expect("a pid");
     wait::until_within(Duration::from_secs(2), "the left process is dead", || {

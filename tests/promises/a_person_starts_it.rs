@@ -1,0 +1,119 @@
+//! Started by a person, not by root: `ana-run` stays the person's, the supervisor comes through sudo, and the agent,
+//! which has the same uid as `ana-run`, cannot touch it.
+
+use ana_tests::{
+    Ground,
+    attempt::assert_none_granted,
+    machine::{USER, has, machine, path_str},
+    processes,
+    skip::skipped,
+    sudoers::Sudoers,
+    terminal::Terminal,
+    wait,
+};
+
+/// Whether this machine has sudo; says so if not.
+fn sudo(test: &str) -> bool {
+    let there = has("sudo");
+    if !there {
+        skipped(test, "no sudo");
+    }
+    there
+}
+
+#[test]
+fn it_is_held_and_approved() {
+    if !sudo("it_is_held_and_approved") {
+        return;
+    }
+    let ground = Ground::new("person");
+    let _leave = Sudoers::new();
+    let script = format!("id -u; umask; pwd; echo var=$MINE; exec {} go", ground.deploy().display());
+    let mut launch = ground.launch_by_person(&["sh", "-c", &script]);
+    launch.command().env("MINE", "kept");
+    let mut session = launch.start();
+    let question = ground.question_of(&mut session);
+    assert_eq!(question.args(), ["go"]);
+    ground.approve(&question.id);
+    let said = session.finish().assert_code(0).stdout();
+    assert!(said.starts_with(&format!("{}\n", machine().uid)), "{said}");
+    assert!(said.contains(path_str(&ground.home())) && said.contains("var=kept"), "{said}");
+    assert!(said.contains("marker: ran go"), "{said}");
+    ground.assert_every_run_was_decided();
+    ground.verify();
+}
+
+/// `ana-run` has the agent's own uid: only the seal keeps the agent from it.
+#[test]
+fn the_agent_cannot_touch_ana_run() {
+    if !sudo("the_agent_cannot_touch_ana_run") {
+        return;
+    }
+    let ground = Ground::new("person-kill");
+    let _leave = Sudoers::new();
+    let mut session = ground.launch_by_person(&["sh", "-c", "read pids; exec $pids"]).start_listening();
+    wait::until("the session is up", || (!ground.records_of("session-start").is_empty()).then_some(()));
+    assert_eq!(processes::uid(session.pid()), Some(machine().uid.as_raw()), "ana-run is the person's");
+    let mut arguments = vec!["run".to_owned(), session.pid().to_string()];
+    for name in ["ana-supervisor", "ana-warden"] {
+        for pid in processes::all().into_iter().filter(|&pid| processes::name(pid).as_deref() == Some(name)) {
+            arguments.extend([name.to_owned(), pid.to_string()]);
+        }
+    }
+    let attack = ground.attack("kill", &arguments);
+    let line: Vec<String> = attack.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+    session.say(&line.join(" "));
+    let finished = session.finish();
+    for label in ["run", "ana-supervisor", "ana-warden"] {
+        let tried =
+            ["seize", "mem", "environ", "stop", "continue", "kill"].map(|what| format!("{label}-{what}"));
+        assert_none_granted(&finished.stdout(), &tried.each_ref().map(String::as_str));
+    }
+    ground.verify();
+}
+
+/// The whole main job as a person meets it: in a terminal, with sudo, answered inline.
+#[test]
+fn in_a_terminal() {
+    if !sudo("in_a_terminal") {
+        return;
+    }
+    let ground = Ground::new("person-tty");
+    let _leave = Sudoers::new();
+    let terminal = Terminal::of_person(&ground);
+    let before = terminal.settings("before");
+    let run = format!("{} --state {}", machine().ana("ana-run").display(), ground.state().display());
+    terminal.line(&format!("{run} -- {} inline", ground.deploy().display()));
+    terminal.until_question();
+    terminal.answer_yes();
+    terminal.until_shows("marker: ran inline");
+    terminal.until_prompt();
+    assert_eq!(terminal.settings("after"), before);
+    terminal.line(&format!("{run} -- cat"));
+    terminal.line("one");
+    terminal.until("cat's echo", |screen| screen.lines().filter(|line| *line == "one").count() == 2);
+    terminal.press("C-z");
+    terminal.until_shows("Stopped");
+    terminal.line("fg");
+    terminal.line("two");
+    terminal.until("cat's echo", |screen| screen.lines().filter(|line| *line == "two").count() == 2);
+    terminal.press("C-d");
+    terminal.until_prompt();
+    ground.assert_every_run_was_decided();
+    ground.verify();
+}
+
+/// Without leave to use sudo there is no supervisor, and then no agent.
+#[test]
+fn without_sudo_nothing_starts() {
+    if !sudo("without_sudo_nothing_starts") {
+        return;
+    }
+    let ground = Ground::new("person-alone");
+    // No terminal, so sudo cannot ask for a password; other tests may hold leave for the usual user.
+    let mut launch = ground.launch_by_person(&["sh", "-c", "echo the agent runs"]);
+    launch.command().env("PATH", "/nonexistent");
+    let finished = launch.start().finish().assert_code(125);
+    assert!(!finished.stdout().contains("the agent runs"), "{USER}: {}", finished.stdout());
+    assert!(finished.stderr().contains("sudo"), "{}", finished.stderr());
+}
