@@ -8,8 +8,8 @@ use crate::{
     wait,
 };
 
-/// How the line begins on which the answer is typed.
-const ASKED: &str = "approve";
+/// What stands on the line where the answer is typed.
+const ASKED: &str = "[a/d/l]";
 
 /// A tmux server with one window running an interactive shell. Its prompt is `outer$ `.
 pub struct Terminal {
@@ -128,13 +128,13 @@ impl Terminal {
     /// Answers the question on the screen with yes.
     #[track_caller]
     pub fn answer_yes(&self) {
-        self.line("yes");
+        self.line("approve");
     }
 
     /// Answers the question on the screen with no.
     #[track_caller]
     pub fn answer_no(&self) {
-        self.line("no");
+        self.line("deny");
     }
 
     /// The settings of the terminal, as `stty -g` tells them in the outer shell.
