@@ -249,7 +249,6 @@ impl Ground {
     fn clear(&self) {
         let needle = self.root.as_os_str().as_bytes();
         let own = i32::try_from(std::process::id()).expect("a pid");
-        // Signals first the ones that clean up themselves; what does not listen is killed.
         let left = || processes::all().into_iter().filter(|&p| p != own && processes::mentions(p, needle));
         for session in records::session_ids(&self.state()) {
             end_cgroup(&session);

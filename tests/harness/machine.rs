@@ -90,10 +90,30 @@ fn prepare() -> Machine {
     fs::create_dir_all(BASE).expect("/var/lib can be written");
     fs::set_permissions(BASE, fs::Permissions::from_mode(0o755)).expect("the folder is root's");
     locked(|| {
+        sweep();
         let user = user();
         let programs = install("programs", &own_dir(), &own_programs());
         Machine { programs, uid: user.uid, gid: user.gid }
     })
+}
+
+/// Removes the grounds of test programs that were killed: `<test>-<pid>-<count>`.
+fn sweep() {
+    for entry in fs::read_dir(BASE).expect("just made").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(pid) = name.rsplit('-').nth(1).and_then(|part| part.parse::<u32>().ok()) else { continue };
+        if Path::new(&format!("/proc/{pid}")).exists() {
+            continue;
+        }
+        let mounts = fs::read_to_string("/proc/self/mounts").expect("/proc is mounted");
+        let below = |line: &str| {
+            line.split(' ').nth(1).filter(|m| m.starts_with(path_str(&entry.path()))).map(str::to_owned)
+        };
+        mounts.lines().filter_map(below).for_each(|mount| drop(admin("umount", &["-l", &mount])));
+        if let Err(error) = fs::remove_dir_all(entry.path()) {
+            eprintln!("{}: {error}", entry.path().display());
+        }
+    }
 }
 
 /// Two test programs may start at once; one prepares, the other waits and finds it done.

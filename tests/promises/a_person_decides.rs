@@ -224,6 +224,40 @@ fn a_decided_question_cannot_be_answered_again() {
     ground.verify();
 }
 
+#[test]
+fn an_expired_question_cannot_be_answered() {
+    let ground = Ground::new("expired");
+    ground.policy(
+        &(ground.head() + "[defaults]\ntimeout = \"1s\"\n" + &ground.rule("otherwise = \"approve\"")),
+    );
+    let script = format!("{}; sleep 30", ground.deploy().display());
+    let mut session = ground.start(&["sh", "-c", &script]);
+    let question = ground.question_of(&mut session);
+    session.until_stderr("ana: denied: ");
+    is_refused(&ground.try_approve(&question.id), &[&question.id]);
+    ground.assert_never_ran();
+    ground.verify();
+}
+
+/// More questions than the policy wants open at once are denied, not queued.
+#[test]
+fn too_many_questions_are_denied() {
+    let ground = Ground::new("max-holds");
+    ground.policy(&(ground.head() + "[session]\nmax_holds = 2\n" + &ground.rule("otherwise = \"approve\"")));
+    let script = format!("for i in 1 2 3 4; do {} $i & done; wait", ground.deploy().display());
+    let session = ground.start(&["sh", "-c", &script]);
+    wait::until("two are denied", || (session.stderr().matches("ana: denied: ").count() == 2).then_some(()));
+    let open = ground.pending(0);
+    assert_eq!(open.len(), 2, "{open:#?}");
+    for question in open {
+        ground.approve(&question.id);
+    }
+    session.finish().assert_code(0);
+    assert_eq!(ground.markers().len(), 2);
+    ground.assert_every_run_was_decided();
+    ground.verify();
+}
+
 /// Only enrolled passkeys of this host count.
 #[test]
 fn a_passkey_that_is_not_enrolled_is_refused() {

@@ -207,3 +207,26 @@ fn sudo_inside() {
     assert_eq!(finished.stdout().trim(), "0");
     ground.verify();
 }
+
+/// An agent's own sandbox wants user namespaces, which the seal refuses: `ana-run` says how to go on.
+#[test]
+fn a_sandbox_inside_is_explained() {
+    let ground = ground("sandbox");
+    let finished = ground.run(&["unshare", "--user", "--map-root-user", "true"]);
+    assert_ne!(finished.code(), 0, "the seal refuses user namespaces");
+    let finished =
+        ground.run_shell("echo 'bwrap: setting up uid map: Permission denied' >&2; exit 1").assert_code(1);
+    assert!(finished.stderr().contains("namespaces = true"), "no way out is told:\n{}", finished.stderr());
+}
+
+/// With the policy's leave, user namespaces work.
+#[test]
+fn namespaces_by_policy() {
+    let ground = Ground::new("namespaces");
+    ground.policy(
+        &(ground.head() + "[session]\nnamespaces = true\n" + &ground.rule("otherwise = \"approve\"")),
+    );
+    let finished =
+        ground.run(&["unshare", "--user", "--map-root-user", "--mount", "id", "-u"]).assert_code(0);
+    assert_eq!(finished.stdout().trim(), "0");
+}

@@ -140,3 +140,34 @@ fn two_sessions_at_once() {
     ground.assert_every_run_was_decided();
     ground.verify();
 }
+
+/// Outside of every session the program is what it always was, even while one is held inside.
+#[test]
+fn outside_nothing_is_asked() {
+    let ground = Ground::new("outside");
+    let mut session = ground.start(&[ground.deploy().as_os_str(), "inside".as_ref()]);
+    let question = ground.question_of(&mut session);
+    let outside = ground.run_without_ana(&[ground.deploy().as_os_str(), "outside".as_ref()]);
+    outside.assert_code(0).assert_stdout("marker: ran outside");
+    fs::copy(ground.deploy(), ground.root().join("copy")).expect("root reads the protected program");
+    assert_eq!(ground.pending(0).len(), 1);
+    assert_eq!(ground.markers().len(), 1);
+    ground.approve(&question.id);
+    session.finish().assert_code(0);
+    assert_eq!(ground.decisions().len(), 1, "what happens outside is no decision of ours");
+    ground.verify();
+}
+
+/// After the session the marks are gone: nobody asks any more.
+#[test]
+fn after_the_session_nothing_is_left() {
+    let ground = Ground::new("after");
+    ground.run(&["true"]).assert_code(0);
+    let id = ground.records_of("session-start")[0].payload["session"].as_str().expect("an id").to_owned();
+    assert!(cgroups_of(&id).is_empty(), "{:?}", cgroups_of(&id));
+    assert!(!pinned(Path::new("/sys/fs/bpf"), &id), "its programs are still pinned");
+    let run = ground.state().join("run");
+    let left: Vec<_> = fs::read_dir(&run).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    assert!(left.iter().all(|path| path.extension().is_none_or(|end| end != "sock")), "{left:?}");
+    ground.run_without_ana(&[ground.deploy()]).assert_code(0);
+}
