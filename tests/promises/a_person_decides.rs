@@ -30,7 +30,7 @@ fn approved_it_runs() {
     assert_eq!(decision.id(), question.id);
     assert_eq!(decision.decided_by(), "person");
     assert_eq!(decision.payload["operation"], question.operation, "what was asked is what is recorded");
-    assert_eq!(decision.payload["assertion"]["approver"], "bob");
+    assert_eq!(decision.payload["assertion"]["approver"], "root", "enrolled by root");
     ground.assert_every_run_was_decided();
     ground.assert_nothing_pending();
     ground.verify();

@@ -101,6 +101,7 @@ fn bash_sees_no_stopped_job() {
     assert!(!screen.contains("Stopped"), "{screen}");
     assert!(screen.contains("Running"), "the background job runs while it is held:\n{screen}");
     terminal.line("exit 5");
+    terminal.until_prompt();
     terminal.line("echo left=$?");
     terminal.until_shows("left=5");
     ground.assert_every_run_was_decided();

@@ -37,6 +37,7 @@ fn ctrl_c_interrupts_the_command() {
     terminal.until("ready", |screen| screen.lines().any(|line| line == "ready"));
     terminal.press("C-c");
     terminal.until("the trap", |screen| screen.lines().any(|line| line.ends_with("got-int")));
+    terminal.until_prompt();
     terminal.line("echo status=$?");
     terminal.until_shows("status=7");
 }
@@ -48,6 +49,7 @@ fn ctrl_c_kills_a_plain_command() {
     terminal.line(&terminal.ana_run(&ground, "sleep 1000"));
     wait::until("the session is up", || (!ground.records_of("session-start").is_empty()).then_some(()));
     terminal.press("C-c");
+    terminal.until_prompt();
     terminal.line("echo status=$?");
     terminal.until_shows("status=130");
 }
@@ -63,6 +65,7 @@ fn ctrl_z_and_fg() {
     terminal.until("cat's echo", |screen| screen.lines().filter(|line| *line == "one").count() == 2);
     terminal.press("C-z");
     terminal.until_shows("Stopped");
+    terminal.until_prompt();
     assert_eq!(terminal.settings("between"), before, "a stopped ana-run gives the terminal back");
     terminal.line("fg");
     terminal.line("two");
@@ -74,6 +77,7 @@ fn ctrl_z_and_fg() {
     terminal.line("three");
     terminal.until("cat's echo", |screen| screen.lines().filter(|line| *line == "three").count() == 2);
     terminal.press("C-d");
+    terminal.until_prompt();
     terminal.line("echo status=$?");
     terminal.until_shows("status=0");
     assert_eq!(terminal.settings("after"), before);
