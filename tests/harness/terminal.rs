@@ -1,6 +1,9 @@
 //! A real terminal: a tmux of the test's own, whose screen is read and whose keys are pressed.
 
-use std::process::{Command, Output, Stdio};
+use std::{
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
 
 use crate::{
     ground::{GROUND_VARIABLE, Ground},
@@ -10,6 +13,9 @@ use crate::{
 
 /// What stands on the line where the answer is typed.
 const ASKED: &str = "[a/d/l]";
+
+/// How long a question stands before an answer counts.
+pub const SETTLE: Duration = Duration::from_millis(500);
 
 /// A tmux server with one window running an interactive shell. Its prompt is `outer$ `.
 pub struct Terminal {
@@ -125,16 +131,36 @@ impl Terminal {
         self.until("a question", |screen| screen.contains(ASKED))
     }
 
-    /// Answers the question on the screen with yes.
+    /// Waits until a question stands on the screen; tells a moment at which it did not stand there yet.
     #[track_caller]
-    pub fn answer_yes(&self) {
-        self.line("approve");
+    pub fn until_question_since(&self) -> Instant {
+        let mut before = Instant::now();
+        wait::until("a question on the screen", || {
+            let look = Instant::now();
+            let asked = self.screen().contains(ASKED);
+            let unseen = before;
+            before = look;
+            asked.then_some(unseen)
+        })
     }
 
-    /// Answers the question on the screen with no.
+    /// Reads the question on the screen for as long as a person has to, and answers it with yes.
+    #[track_caller]
+    pub fn answer_yes(&self) {
+        self.answer("approve");
+    }
+
+    /// The same with no.
     #[track_caller]
     pub fn answer_no(&self) {
-        self.line("deny");
+        self.answer("deny");
+    }
+
+    #[track_caller]
+    fn answer(&self, word: &str) {
+        // Not synchronisation: what is typed earlier is promised to be ignored.
+        std::thread::sleep(SETTLE + Duration::from_millis(100));
+        self.line(word);
     }
 
     /// The settings of the terminal, as `stty -g` tells them in the outer shell.

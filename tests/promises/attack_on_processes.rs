@@ -4,7 +4,7 @@
 use std::{
     fs,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::AsFd,
         unix::fs::{PermissionsExt, chown},
     },
     path::{Path, PathBuf},
@@ -19,7 +19,7 @@ use ana_tests::{
     processes::{self, cgroup2_mount},
     wait,
 };
-use nix::pty::openpty;
+use nix::pty::{OpenptyResult, openpty};
 
 const WAYS_IN: [&str; 4] = ["seize", "vm-writev", "mem-open", "pidfd-getfd"];
 
@@ -227,18 +227,18 @@ fn io_uring() {
 }
 
 /// A terminal as another window of the same person has it.
-fn outer_terminal() -> (OwnedFd, PathBuf) {
+fn outer_terminal() -> (OpenptyResult, PathBuf) {
     let pair = openpty(None, None).expect("a pty");
     let path = nix::unistd::ttyname(pair.slave.as_fd()).expect("a name");
     chown(&path, Some(machine().uid.as_raw()), None).expect("chown");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o620)).expect("mode");
-    (pair.master, path)
+    (pair, path)
 }
 
 #[test]
 fn terminal_without_ana() {
     let ground = Ground::bare("outer-tty");
-    let (_master, path) = outer_terminal();
+    let (_pair, path) = outer_terminal();
     let finished = ground.run_without_ana(&ground.attack("terminal", &[&path]));
     assert_all(&finished.stdout(), &["open-0", "write-0"], "ok");
 }
@@ -246,11 +246,11 @@ fn terminal_without_ana() {
 #[test]
 fn terminals_outside_are_out_of_reach() {
     let ground = Ground::new("outer-tty");
-    let (master, path) = outer_terminal();
+    let (pair, path) = outer_terminal();
     let victim = outsider(&ground);
     let by_root = format!("/proc/{}/root{}", victim.pid(), path.display());
     let finished = ground.run(&ground.attack("terminal", &[path.clone(), by_root.into()]));
     assert_none_granted(&finished.stdout(), &["open-0", "open-1"]);
-    let mut ready = [nix::poll::PollFd::new(master.as_fd(), nix::poll::PollFlags::POLLIN)];
+    let mut ready = [nix::poll::PollFd::new(pair.master.as_fd(), nix::poll::PollFlags::POLLIN)];
     assert_eq!(nix::poll::poll(&mut ready, 0_u8), Ok(0), "something was written to the outer terminal");
 }

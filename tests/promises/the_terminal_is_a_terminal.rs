@@ -1,6 +1,11 @@
 //! `ana-run` at a real terminal: keys, job control, size, pipes, and the question that is asked in between.
 
-use ana_tests::{Ground, terminal::Terminal, wait};
+use ana_tests::{
+    Ground,
+    skip::skipped,
+    terminal::{SETTLE, Terminal},
+    wait,
+};
 
 #[test]
 fn it_is_a_terminal_of_the_right_size() {
@@ -9,7 +14,7 @@ fn it_is_a_terminal_of_the_right_size() {
     let before = terminal.settings("before");
     terminal
         .line(&terminal.ana_run(&ground, "sh -c 'tty; stty size; test -t 0 && test -t 1 && echo all-ttys'"));
-    let screen = terminal.until_shows("all-ttys");
+    let screen = terminal.until("three terminals", |screen| screen.lines().any(|line| line == "all-ttys"));
     assert!(screen.contains("/dev/pts/") && screen.contains("50 160"), "{screen}");
     terminal.until_prompt();
     assert_eq!(terminal.settings("after"), before, "the terminal is given back as it was");
@@ -46,12 +51,28 @@ fn ctrl_c_interrupts_the_command() {
 fn ctrl_c_kills_a_plain_command() {
     let ground = Ground::new("ctrl-c-plain");
     let terminal = Terminal::of_root(&ground);
+    terminal.line(&terminal.ana_run(&ground, "sh -c 'echo ready; exec sleep 1000'"));
+    terminal.until("ready", |screen| screen.lines().any(|line| line == "ready"));
+    terminal.press("C-c");
+    terminal.until_prompt();
+    terminal.line("echo status=$?");
+    terminal.until_shows("status=130");
+}
+
+/// Pressed while the session is still being set up, it ends `ana-run` as it ends any command.
+#[test]
+fn ctrl_c_during_the_start() {
+    let ground = Ground::new("ctrl-c-early");
+    let terminal = Terminal::of_root(&ground);
+    let before = terminal.settings("before");
     terminal.line(&terminal.ana_run(&ground, "sleep 1000"));
     wait::until("the session is up", || (!ground.records_of("session-start").is_empty()).then_some(()));
     terminal.press("C-c");
     terminal.until_prompt();
     terminal.line("echo status=$?");
     terminal.until_shows("status=130");
+    assert_eq!(terminal.settings("after"), before);
+    ground.verify();
 }
 
 #[test]
@@ -155,7 +176,7 @@ fn keys_typed_ahead_do_not_answer() {
     terminal.line(&terminal.ana_run(&ground, &script));
     terminal.until("ready", |screen| screen.lines().any(|line| line == "ready"));
     for _ in 0..5 {
-        terminal.answer_yes();
+        terminal.line("approve");
     }
     terminal.until_question();
     wait::never_during(std::time::Duration::from_millis(1500), "typed ahead, and it ran", || {
@@ -165,6 +186,30 @@ fn keys_typed_ahead_do_not_answer() {
     ground.deny(&question.id, "enough");
     terminal.until_prompt();
     ground.assert_never_ran();
+}
+
+/// Nor is a line that was begun before the question could be read.
+#[test]
+fn a_line_begun_too_early_does_not_answer() {
+    let ground = Ground::new("early");
+    let terminal = Terminal::of_root(&ground);
+    terminal.line(&terminal.ana_run(&ground, &format!("{} early", ground.deploy().display())));
+    let unseen = terminal.until_question_since();
+    terminal.keys("approve");
+    if unseen.elapsed() >= SETTLE {
+        skipped("a_line_begun_too_early_does_not_answer", "this machine is too slow to type ahead");
+        return;
+    }
+    wait::never_during(SETTLE * 2, "half a line answered", || {
+        (!ground.markers().is_empty()).then(|| terminal.screen())
+    });
+    terminal.press("Enter");
+    wait::never_during(SETTLE * 2, "a line begun too early answered", || {
+        (!ground.markers().is_empty()).then(|| terminal.screen())
+    });
+    let question = ground.question();
+    ground.deny(&question.id, "enough");
+    terminal.until_prompt();
 }
 
 /// Answered elsewhere, the question leaves the terminal, and the command has its keys back.
