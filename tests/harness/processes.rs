@@ -21,6 +21,18 @@ pub fn name(pid: i32) -> Option<String> {
     fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|text| text.trim_end().to_owned())
 }
 
+/// The file name of the program that runs; what the process calls itself does not matter.
+pub fn program(pid: i32) -> Option<String> {
+    let exe = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    Some(exe.file_name()?.to_str()?.trim_end_matches(" (deleted)").to_owned())
+}
+
+/// The arguments, separated by zero bytes; empty when the process is gone.
+pub fn command_line(pid: i32) -> String {
+    fs::read(format!("/proc/{pid}/cmdline"))
+        .map_or_else(|_| String::new(), |b| String::from_utf8_lossy(&b).into())
+}
+
 /// State letter and parent, from /proc/PID/stat.
 pub fn state_and_parent(pid: i32) -> Option<(char, i32)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -141,11 +141,22 @@ impl Session {
         i32::try_from(self.child.id()).expect("a pid")
     }
 
-    /// The supervisor below this `ana-run`.
+    /// The supervisor of this `ana-run`, which is not its child: it is started by sudo, or on its own.
     #[track_caller]
     pub fn supervisor(&self) -> i32 {
-        let find = || processes::below_named(self.pid(), "ana-supervisor").first().copied();
-        wait::until("ana-run has a supervisor below it", find)
+        let owner = format!("--owner\0{}:", self.pid());
+        wait::until("ana-run has a supervisor", || {
+            processes::all().into_iter().find(|&pid| {
+                processes::program(pid).as_deref() == Some("ana-supervisor")
+                    && processes::command_line(pid).contains(&owner)
+            })
+        })
+    }
+
+    /// The wardens of this session's supervisor.
+    #[track_caller]
+    pub fn wardens(&self) -> Vec<i32> {
+        processes::below_named(self.supervisor(), "ana-warden")
     }
 
     /// Writes a line to the session's stdin.

@@ -308,21 +308,20 @@ fn a_software_passkey_needs_the_policys_leave() {
     session.finish().assert_code(137);
 }
 
-/// Enrolling a second passkey needs the first one.
+/// Enrolling a second passkey needs the first one: where it is remembered, or where `--with` says.
 #[test]
 fn a_second_passkey_needs_the_first() {
     let ground = Ground::new("second");
-    let second = ground.root().join("keys/alice.key");
-    let alone = ground.ana(&["passkey", "enroll", "--name", "alice", "--software"]).arg(&second).output();
-    let alone = alone.expect("ana");
-    assert!(!alone.status.success(), "a second passkey was enrolled without the first");
-    let with = ground
-        .ana(&["passkey", "enroll", "--name", "alice", "--software"])
-        .arg(&second)
-        .arg("--with")
-        .arg(ground.key())
-        .output()
-        .expect("ana");
+    let (first, second) = (ground.root().join("keys/moved.key"), ground.root().join("keys/alice.key"));
+    std::fs::rename(ground.key(), &first).expect("root may");
+    let enroll = |with: &[&str]| {
+        let mut command =
+            ground.ana(&["passkey", "enroll", "--name", "alice", "--software", path_str(&second)]);
+        command.args(with).output().expect("ana")
+    };
+    let alone = enroll(&[]);
+    assert!(!alone.status.success(), "a second passkey was enrolled without the first: {alone:?}");
+    let with = enroll(&["--with", path_str(&first)]);
     assert!(with.status.success(), "{}", String::from_utf8_lossy(&with.stderr));
     assert_eq!(ground.records_of("enrolment").len(), 2);
     ground.verify();

@@ -55,16 +55,15 @@ fn the_agent_cannot_touch_ana_run() {
     wait::until("the session is up", || (!ground.records_of("session-start").is_empty()).then_some(()));
     assert_eq!(processes::uid(session.pid()), Some(machine().uid.as_raw()), "ana-run is the person's");
     let mut arguments = vec!["run".to_owned(), session.pid().to_string()];
-    for name in ["ana-supervisor", "ana-warden"] {
-        for pid in processes::all().into_iter().filter(|&pid| processes::name(pid).as_deref() == Some(name)) {
-            arguments.extend([name.to_owned(), pid.to_string()]);
-        }
+    arguments.extend(["supervisor".to_owned(), session.supervisor().to_string()]);
+    for warden in session.wardens() {
+        arguments.extend(["warden".to_owned(), warden.to_string()]);
     }
     let attack = ground.attack("kill", &arguments);
     let line: Vec<String> = attack.iter().map(|part| part.to_string_lossy().into_owned()).collect();
     session.say(&line.join(" "));
     let finished = session.finish();
-    for label in ["run", "ana-supervisor", "ana-warden"] {
+    for label in ["run", "supervisor", "warden"] {
         let tried =
             ["seize", "mem", "environ", "stop", "continue", "kill"].map(|what| format!("{label}-{what}"));
         assert_none_granted(&finished.stdout(), &tried.each_ref().map(String::as_str));
@@ -89,9 +88,8 @@ fn in_a_terminal() {
     terminal.until_shows("marker: ran inline");
     terminal.until_prompt();
     assert_eq!(terminal.settings("after"), before);
-    terminal.line(&format!("{run} -- cat"));
-    terminal.line("one");
-    terminal.until("cat's echo", |screen| screen.lines().filter(|line| *line == "one").count() == 2);
+    terminal.line(&format!("{run} -- sh -c 'echo ready; exec cat'"));
+    terminal.until("ready", |screen| screen.lines().any(|line| line == "ready"));
     terminal.press("C-z");
     terminal.until_shows("Stopped");
     terminal.line("fg");
@@ -111,9 +109,11 @@ fn without_sudo_nothing_starts() {
     }
     let ground = Ground::new("person-alone");
     // No terminal, so sudo cannot ask for a password; other tests may hold leave for the usual user.
-    let mut launch = ground.launch_by_person(&["sh", "-c", "echo the agent runs"]);
-    launch.command().env("PATH", "/nonexistent");
-    let finished = launch.start().finish().assert_code(125);
+    let mut run = vec![machine().ana("ana-run").into_os_string(), "--state".into(), ground.state().into()];
+    run.extend(["--", "sh", "-c", "echo the agent runs"].map(Into::into));
+    let mut command = vec!["/usr/bin/env".into(), "PATH=/nonexistent".into()];
+    command.extend(run);
+    let finished = ground.run_without_ana::<std::ffi::OsString>(&command).assert_code(125);
     assert!(!finished.stdout().contains("the agent runs"), "{USER}: {}", finished.stdout());
     assert!(finished.stderr().contains("sudo"), "{}", finished.stderr());
 }

@@ -80,8 +80,8 @@ fn ctrl_z_and_fg() {
     let ground = Ground::new("ctrl-z");
     let terminal = Terminal::of_root(&ground);
     let before = terminal.settings("before");
-    terminal.line(&terminal.ana_run(&ground, "cat"));
-    wait::until("the session is up", || (!ground.records_of("session-start").is_empty()).then_some(()));
+    terminal.line(&terminal.ana_run(&ground, "sh -c 'echo ready; exec cat'"));
+    terminal.until("ready", |screen| screen.lines().any(|line| line == "ready"));
     terminal.line("one");
     terminal.until("cat's echo", |screen| screen.lines().filter(|line| *line == "one").count() == 2);
     terminal.press("C-z");
@@ -102,6 +102,27 @@ fn ctrl_z_and_fg() {
     terminal.line("echo status=$?");
     terminal.until_shows("status=0");
     assert_eq!(terminal.settings("after"), before);
+}
+
+/// Pressed while the agent is just being started: it stops a little later, and goes on all the same.
+#[test]
+fn ctrl_z_during_the_start() {
+    let ground = Ground::new("ctrl-z-early");
+    let terminal = Terminal::of_root(&ground);
+    for round in 1..=5 {
+        terminal.line(&terminal.ana_run(&ground, &format!("sh -c 'read line; echo got-$line-{round}'")));
+        wait::until("the session is up", || {
+            (ground.records_of("session-start").len() == round).then_some(())
+        });
+        terminal.press("C-z");
+        terminal.until("a stop", |screen| screen.matches("Stopped").count() == round);
+        terminal.until_prompt();
+        terminal.line("fg");
+        terminal.line("on");
+        terminal.until_shows(&format!("got-on-{round}"));
+        terminal.until_prompt();
+    }
+    ground.verify();
 }
 
 #[test]
