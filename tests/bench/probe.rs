@@ -1,0 +1,62 @@
+//! What is measured, inside and outside of a session.
+
+use std::{
+    fs::File,
+    io::{BufRead, Write},
+    process::Command,
+};
+
+use nix::time::{ClockId, clock_gettime};
+
+/// CLOCK_MONOTONIC, in nanoseconds: the same clock in every process.
+pub(crate) fn now() -> f64 {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock");
+    time.tv_sec() as f64 * 1e9 + time.tv_nsec() as f64
+}
+
+pub(crate) fn run(words: &[String]) {
+    match words.first().map(String::as_str) {
+        Some("serve") => serve(),
+        // The protected program: says when it ran.
+        Some("now") => println!("{}", now()),
+        Some("nothing") | None => {}
+        Some(other) => panic!("probe {other}"),
+    }
+}
+
+fn serve() {
+    let mut stdout = std::io::stdout();
+    for line in std::io::stdin().lock().lines() {
+        let line = line.expect("text");
+        let words: Vec<&str> = line.split(' ').collect();
+        match words.as_slice() {
+            ["spawn", count, program] => times(count, || spawn(program)),
+            // A hundred at a time: one is not much longer than reading the clock.
+            ["open", count] => times(count, || (0..100).for_each(|_| drop(File::open("/etc/hostname").expect("there")))),
+            ["attempt", program] => {
+                writeln!(stdout, "{}", now()).expect("heard");
+                stdout.flush().expect("heard");
+                let output = Command::new(program).args(["probe", "now"]).output().expect("started");
+                stdout.write_all(&output.stdout).expect("heard");
+                stdout.flush().expect("heard");
+            }
+            _ => panic!("{line:?}"),
+        }
+    }
+}
+
+fn spawn(program: &str) {
+    let status = Command::new(program).args(["probe", "nothing"]).status().expect("started");
+    assert!(status.success(), "{program}: {status}");
+}
+
+fn times(count: &str, mut work: impl FnMut()) {
+    let count: usize = count.parse().expect("a number");
+    let mut all = Vec::with_capacity(count);
+    for _ in 0..count {
+        let start = now();
+        work();
+        all.push((now() - start).to_string());
+    }
+    println!("{}", all.join(" "));
+}
