@@ -52,8 +52,9 @@ pub fn machine() -> &'static Machine {
 /// The build folder that this very test program lies in.
 pub fn target_dir() -> PathBuf {
     let exe = std::env::current_exe().expect("a running program has a path");
-    // target/<profile>/deps/<test>
-    exe.ancestors().nth(3).expect("cargo's layout").to_owned()
+    // target/<profile>/deps/<test>, or target/<profile>/<program>
+    let mut above = exe.ancestors().skip(1).filter(|folder| !folder.ends_with("deps"));
+    above.nth(1).expect("cargo's layout").to_owned()
 }
 
 /// Runs an administrator's command to its end, or panics with what it said.
@@ -146,7 +147,7 @@ fn product_dir() -> PathBuf {
 
 fn own_dir() -> PathBuf {
     let exe = std::env::current_exe().expect("a running program has a path");
-    exe.ancestors().nth(2).expect("cargo's layout").to_owned()
+    exe.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).expect("cargo's layout").to_owned()
 }
 
 fn own_programs() -> Vec<String> {
@@ -154,7 +155,7 @@ fn own_programs() -> Vec<String> {
         .expect("the build folder can be read")
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| name == "marker" || (name.starts_with("attack-") && !name.contains('.')))
+        .filter(|name| !name.contains('.') && (name == "marker" || name == "bench-exec" || name.starts_with("attack-")))
         .collect();
     names.sort();
     names

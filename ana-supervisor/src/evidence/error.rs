@@ -22,7 +22,9 @@ pub enum EvidenceError {
     #[error("the record is {bytes} bytes long, {limit} are allowed")]
     TooLong { bytes: usize, limit: usize },
     #[error("the record cannot be signed")]
-    Sign(#[source] p256::ecdsa::Error),
+    Sign(#[source] jsonwebtoken::errors::Error),
+    #[error("the record's signature is malformed")]
+    Signature,
     #[error("{}: the record is not on the disk", path.display())]
     Write { path: PathBuf, source: std::io::Error },
     #[error("{}: the evidence so far cannot be read", path.display())]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as B64};
-use p256::ecdsa::signature::Signer as _;
+use jsonwebtoken::{Algorithm, EncodingKey};
 use p256::ecdsa::{Signature, SigningKey};
 use p256::elliptic_curve::rand_core::OsRng;
 use p256::pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding};
@@ -19,7 +19,7 @@ const KEY_BYTES_MAX: u64 = 4096;
 
 /// Signs records with ES256.
 pub struct Signer {
-    key: SigningKey,
+    key: EncodingKey,
     public: RecordKey,
 }
 
@@ -63,16 +63,16 @@ impl Signer {
         B64.encode_string(header, &mut line);
         line.push('.');
         B64.encode_string(payload, &mut line);
-        let signature: Signature = self.key.try_sign(line.as_bytes()).map_err(EvidenceError::Sign)?;
-        let signature = signature.normalize_s().unwrap_or(signature);
+        let signature =
+            jsonwebtoken::crypto::sign(line.as_bytes(), &self.key, Algorithm::ES256).map_err(EvidenceError::Sign)?;
         line.push('.');
-        B64.encode_string(signature.to_bytes(), &mut line);
+        line.push_str(&low_s(&signature).ok_or(EvidenceError::Signature)?);
         Ok(line)
     }
 
-    fn new(key: SigningKey) -> Self {
+    fn new(key: &SigningKey) -> Result<Self, SigningKeyError> {
         let public = RecordKey::from_es256(*key.verifying_key());
-        Self { key, public }
+        Ok(Self { key: EncodingKey::from_ec_der(key.to_pkcs8_der()?.as_bytes()), public })
     }
 
     fn read(state: &State, name: &str) -> Result<Self, EvidenceError> {
@@ -83,15 +83,16 @@ impl Signer {
         let unusable = |source: SigningKeyError| EvidenceError::SigningKey { path: path.clone(), source };
         let text = Zeroizing::new(String::from_utf8(bytes.to_vec()).map_err(|error| unusable(error.into()))?);
         let key = SigningKey::from_pkcs8_pem(&text).map_err(|error| unusable(error.into()))?;
-        Ok(Self::new(key))
+        Self::new(&key).map_err(unusable)
     }
 
     fn create(state: &State) -> Result<(Self, String), EvidenceError> {
-        let signer = Self::new(SigningKey::random(&mut OsRng));
+        let key = SigningKey::random(&mut OsRng);
+        let path = || state.signing_dir().path().to_path_buf();
+        let unusable = |source: SigningKeyError| EvidenceError::SigningKey { path: path(), source };
+        let signer = Self::new(&key).map_err(unusable)?;
         let name = format!("{}.pem", signer.public.kid());
-        let path = state.signing_dir().path().join(&name);
-        let pem = signer.key.to_pkcs8_pem(LineEnding::LF);
-        let pem = pem.map_err(|error| EvidenceError::SigningKey { path, source: error.into() })?;
+        let pem = key.to_pkcs8_pem(LineEnding::LF).map_err(|error| unusable(error.into()))?;
         // The public key first: a record whose key nobody can find would be worthless.
         signer.publish(state)?;
         state.signing_dir().replace(&name, pem.as_bytes(), 0o600)?;
@@ -107,6 +108,12 @@ impl Signer {
         }
         Ok(())
     }
+}
+
+/// Of the two signatures (r, s) and (r, n−s) that verify, the one with the smaller s: a record has one form.
+fn low_s(signature: &str) -> Option<String> {
+    let signature = Signature::from_slice(&B64.decode(signature).ok()?).ok()?;
+    Some(B64.encode(signature.normalize_s().unwrap_or(signature).to_bytes()))
 }
 
 /// The exact bytes of a protected header.
