@@ -141,22 +141,31 @@ impl Session {
         i32::try_from(self.child.id()).expect("a pid")
     }
 
-    /// The supervisor of this `ana-run`, which is not its child: it is started by sudo, or on its own.
+    /// The supervisor of this `ana-run`, which is not its child: it is started by sudo, or on its own. Found once it
+    /// has its warden: what bears its name before that is still on the way to become it.
     #[track_caller]
     pub fn supervisor(&self) -> i32 {
-        let owner = format!("--owner\0{}:", self.pid());
-        wait::until("ana-run has a supervisor", || {
-            processes::all().into_iter().find(|&pid| {
-                processes::program(pid).as_deref() == Some("ana-supervisor")
-                    && processes::command_line(pid).contains(&owner)
-            })
-        })
+        self.watched().0
     }
 
     /// The wardens of this session's supervisor.
     #[track_caller]
     pub fn wardens(&self) -> Vec<i32> {
-        processes::below_named(self.supervisor(), "ana-warden")
+        self.watched().1
+    }
+
+    #[track_caller]
+    fn watched(&self) -> (i32, Vec<i32>) {
+        let owner = format!("--owner\0{}:", self.pid());
+        wait::until("ana-run has a supervisor with a warden", || {
+            let serves = |pid: &i32| {
+                processes::program(*pid).as_deref() == Some("ana-supervisor")
+                    && processes::command_line(*pid).contains(&owner)
+            };
+            let all = processes::all().into_iter().filter(serves);
+            all.map(|pid| (pid, processes::below_named(pid, "ana-warden")))
+                .find(|(_, wardens)| !wardens.is_empty())
+        })
     }
 
     /// Writes a line to the session's stdin.

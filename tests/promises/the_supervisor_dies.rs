@@ -43,6 +43,7 @@ fn nothing_survives_and_nothing_slips_through() {
         slowest = slowest.max(kill_once(&ground, round, Duration::from_millis(dice.below(1200))));
     }
     println!("{} runs, slowest death {slowest:?}", ground.markers().len());
+    account_for_it(&ground);
     assert!(!ground.markers().is_empty(), "no protected program ever ran: the test proves nothing");
     ground.assert_every_run_was_decided();
     ground.verify();
@@ -66,17 +67,28 @@ fn kill_once(ground: &Ground, round: u32, after: Duration) -> Duration {
         let inside = processes::all().into_iter().filter(|&pid| in_session(pid, &id)).collect::<Vec<_>>();
         let begin = Instant::now();
         processes::end(supervisor);
-        wait::until_within(Duration::from_secs(1), "the tree is dead within a second", || {
-            let left = |pid: &i32| processes::alive(*pid) && in_session(*pid, &id);
-            (!inside.iter().any(left) && !processes::all().iter().any(left)).then_some(())
-        });
-        let took = begin.elapsed();
+        let left = || -> Vec<i32> {
+            let alive = |pid: &i32| processes::alive(*pid) && in_session(*pid, &id);
+            processes::all().into_iter().filter(alive).collect()
+        };
+        wait::poll(Duration::from_secs(1), || left().is_empty().then_some(()));
+        let (took, left) = (begin.elapsed(), left());
+        let tell = |pid: &i32| format!("{pid} {:?} {:?}", processes::name(*pid), processes::cgroup(*pid));
+        assert!(left.is_empty(), "alive after {took:?}: {:?}", left.iter().map(tell).collect::<Vec<_>>());
+        assert!(!inside.is_empty() || after < Duration::from_millis(200), "the session had no process");
         drop(answering);
         let finished = session.finish_within(Duration::from_secs(10));
         assert_ne!(finished.code(), 0, "ana-run tells that its supervisor died");
         wait::until("the cgroups are gone", || cgroups_of(&id).is_empty().then_some(()));
         took
     })
+}
+
+/// The next start finds what was killed and says so in the log, which then is whole again.
+fn account_for_it(ground: &Ground) {
+    ground.run(&["true"]).assert_code(0);
+    let (starts, ends) = (ground.records_of("session-start").len(), ground.records_of("session-end").len());
+    assert_eq!(starts, ends, "every session has an end");
 }
 
 fn in_session(pid: i32, id: &str) -> bool {
@@ -94,6 +106,7 @@ fn a_held_program_dies_unrun() {
         (!processes::alive(question.pid())).then_some(())
     });
     assert_ne!(session.finish().code(), 0);
+    account_for_it(&ground);
     ground.assert_never_ran();
     ground.verify();
 }
