@@ -27,7 +27,9 @@ use crate::{
 
 /// The largest operation (its canonical form, in bytes) that is put before a person. Nobody can read more, and what
 /// cannot be read cannot be approved.
-const OPERATION_MAX: usize = 256 << 10;
+const SHOWN_MAX: usize = 256 << 10;
+/// The largest operation that is recorded, asked about or not: some 2 MiB of arguments, the kernel's usual limit.
+const RECORDED_MAX: usize = 16 << 20;
 /// Refused opens of the same file by the same process are written down once in this time.
 const FOLD: Duration = Duration::from_secs(10);
 
@@ -204,9 +206,10 @@ impl Pipeline {
             nonce,
         };
         let size = operation.canonical().map(|bytes| bytes.len()).unwrap_or(usize::MAX);
-        if size > OPERATION_MAX {
+        let limit = if verdict.action == Action::Approve { SHOWN_MAX } else { RECORDED_MAX };
+        if size > limit {
             verdict.action = Action::Deny;
-            verdict.because = format!("it is too large to be shown: {size} bytes, the limit is {OPERATION_MAX}");
+            verdict.because = format!("it is too large to be shown or recorded: {size} bytes, the limit is {limit}");
             return Ok(Judged { operation: Arc::new(shortened(operation)), verdict });
         }
         Ok(Judged { operation: Arc::new(operation), verdict })

@@ -117,13 +117,28 @@ fn pinned(folder: &Path, id: &str) -> bool {
     })
 }
 
+/// A start clears what crashed sessions left, never what another start is just making.
+#[test]
+fn sessions_that_start_together_do_not_harm_each_other() {
+    let ground = Ground::new("together");
+    for _ in 0..12 {
+        let all: Vec<_> = (0..5).map(|_| ground.start(&["true"])).collect();
+        for session in all {
+            session.finish().assert_code(0);
+        }
+    }
+    assert_eq!(ground.records_of("session-end").len(), 60);
+    ground.verify();
+}
+
 /// Two sessions with one state folder: each question is its own session's.
 #[test]
 fn two_sessions_at_once() {
     let ground = Ground::new("both");
-    let one = ground.start(&[ground.deploy().as_os_str(), "one".as_ref()]);
-    let two = ground.start(&[ground.deploy().as_os_str(), "two".as_ref()]);
+    let mut one = ground.start(&[ground.deploy().as_os_str(), "one".as_ref()]);
+    let mut two = ground.start(&[ground.deploy().as_os_str(), "two".as_ref()]);
     let all = wait::until("both questions", || {
+        assert!(!one.ended() && !two.ended(), "one ended early:\n{}\n{}", one.stderr(), two.stderr());
         let all = ground.pending(1);
         (all.len() == 2).then_some(all)
     });
@@ -170,5 +185,6 @@ fn after_the_session_nothing_is_left() {
     let run = ground.state().join("run");
     let left: Vec<_> = fs::read_dir(&run).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     assert!(left.iter().all(|path| path.extension().is_none_or(|end| end != "sock")), "{left:?}");
+    assert!(left.iter().all(|path| !path.to_string_lossy().contains(&id)), "{left:?}");
     ground.run_without_ana(&[ground.deploy()]).assert_code(0);
 }

@@ -51,6 +51,8 @@ pub enum LeaderError {
 pub fn run(socket: UnixStream) -> Result<(), LeaderError> {
     prctl::set_dumpable(false)?;
     prctl::set_child_subreaper(true)?;
+    prctl::set_name(c"ana-leader")?;
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&handled()), None)?;
     let mut socket = Blocking::new(socket, REQUEST_MAX);
     let Some(ToLeader::Prepare(preparation)) = socket.receive()? else {
         return Err(LeaderError::Protocol("the preparation"));
@@ -142,13 +144,11 @@ fn start(
     pids: Option<File>,
 ) -> Result<(), LeaderError> {
     let Stage { master, slave, streams, ruleset } = stage;
-    let (mut failure, report) = child::report_pipe()?;
+    let (failure, report) = child::report_pipe()?;
     let terminal = slave.as_ref().map(OwnedFd::try_clone).transpose()?;
     let oom_score_adj = preparation_oom();
     let outfit = Outfit { preparation, streams, terminal, ruleset, pids, oom_score_adj };
 
-    let mut children = SigSet::empty();
-    children.add(Signal::SIGCHLD);
     let mut report = Some(report);
     let mut outfit = Some(outfit);
     let (agent, _pidfd) = sys::process::fork_into(work.as_fd(), || {
@@ -160,19 +160,18 @@ fn start(
     // Our copies: the streams must end when the agent's side closes them, the master belongs to ana-run.
     drop((outfit, report, master));
 
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&children), None)?;
-    let events = SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    let events = SignalFd::with_flags(&handled(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     socket.send(&FromLeader::Started { pid: agent.as_raw() }, &[])?;
-    // Ends with the agent's exec, which may be held for as long as a person takes.
-    let mut text = Vec::new();
-    failure.read_to_end(&mut text)?;
-    if !text.is_empty() {
-        let failure: Failure = serde_json::from_slice(&text).map_err(io::Error::other)?;
-        waitpid(agent, None)?;
-        return Ok(socket.send(&FromLeader::Failed(failure), &[])?);
-    }
-    Job { socket, agent, terminal: slave }.control(&events)
+    Job { socket, agent, terminal: slave, failure: Some(failure) }.control(&events)
 }
+
+/// What the leader hears of. Keys that are pressed before the agent has the terminal come to the leader's group.
+fn handled() -> SigSet {
+    [Signal::SIGCHLD].into_iter().chain(KEYS).collect()
+}
+
+/// The signals of a terminal's keys; they are the agent's.
+const KEYS: [Signal; 3] = [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP];
 
 /// ana's own score before it protected itself; the supervisor hands it down in our environment.
 fn preparation_oom() -> Option<String> {
@@ -186,6 +185,9 @@ struct Job {
     socket: Blocking,
     agent: Pid,
     terminal: Option<OwnedFd>,
+    /// Tells why the agent could not be executed. Ends silently with its exec, which may be held for as long as a person
+    /// takes, or stopped by a key before it comes to it.
+    failure: Option<File>,
 }
 
 impl Job {
@@ -194,15 +196,26 @@ impl Job {
             if self.reap()? {
                 return Ok(());
             }
-            let mut fds =
-                [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN), PollFd::new(events.as_fd(), PollFlags::POLLIN)];
+            let mut fds = vec![
+                PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+                PollFd::new(events.as_fd(), PollFlags::POLLIN),
+            ];
+            fds.extend(self.failure.iter().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
             match poll(&mut fds, PollTimeout::NONE) {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            let said = fds[0].revents().is_some_and(|r| !r.is_empty());
-            while let Ok(Some(_signal)) = events.read_signal() {}
-            if said {
+            let ready: Vec<bool> = fds.iter().map(|fd| fd.revents().is_some_and(|r| !r.is_empty())).collect();
+            while let Ok(Some(info)) = events.read_signal() {
+                let signal = i32::try_from(info.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok());
+                if let Some(signal) = signal.filter(|signal| KEYS.contains(signal)) {
+                    self.obey(&ToLeader::Signal(signal as i32));
+                }
+            }
+            if ready.get(2) == Some(&true) && self.failed()? {
+                return Ok(());
+            }
+            if ready.first() == Some(&true) {
                 let messages = match self.socket.receive_ready() {
                     Ok(messages) => messages,
                     Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
@@ -215,8 +228,23 @@ impl Job {
         }
     }
 
+    /// The pipe has ended: true if the agent could not be executed.
+    fn failed(&mut self) -> Result<bool, LeaderError> {
+        let Some(mut pipe) = self.failure.take() else { return Ok(false) };
+        let mut text = Vec::new();
+        pipe.read_to_end(&mut text)?;
+        if text.is_empty() {
+            return Ok(false);
+        }
+        let failure: Failure = serde_json::from_slice(&text).map_err(io::Error::other)?;
+        // Reaped already, or about to end.
+        waitpid(self.agent, None).ok();
+        self.socket.send(&FromLeader::Failed(failure), &[])?;
+        Ok(true)
+    }
+
     /// Everything orphaned in the session comes to us as well; true once the agent has ended.
-    fn reap(&self) -> Result<bool, LeaderError> {
+    fn reap(&mut self) -> Result<bool, LeaderError> {
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
                 Ok(WaitStatus::Stopped(pid, _)) if pid == self.agent => {
@@ -235,7 +263,11 @@ impl Job {
         }
     }
 
-    fn ended(&self, status: i32) -> Result<(), LeaderError> {
+    fn ended(&mut self, status: i32) -> Result<(), LeaderError> {
+        // It may have ended because it could not be executed.
+        if self.failed()? {
+            return Ok(());
+        }
         Ok(self.socket.send(&FromLeader::Exited { status }, &[])?)
     }
 

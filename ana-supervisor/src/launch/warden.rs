@@ -108,6 +108,11 @@ pub fn clear(charge: &Charge) {
     crate::kernel::pins::unpin(&charge.pins).ok();
     cgroup::remove(&charge.cgroup).ok();
     fs::remove_file(&charge.socket).ok();
+    // What went wrong stays readable.
+    let log = charge.socket.with_extension("log");
+    if fs::metadata(&log).is_ok_and(|meta| meta.len() == 0) {
+        fs::remove_file(&log).ok();
+    }
     if let Some(pids) = &charge.pids {
         fs::remove_dir(pids).ok();
     }

@@ -88,6 +88,7 @@ pub fn serve(options: Options, announce: impl FnOnce(&start::Announcement) -> io
         return Err(SupervisorError::NotRoot);
     }
     nix::sys::prctl::set_dumpable(false).map_err(|errno| io("become non-dumpable")(errno.into()))?;
+    nix::sys::prctl::set_name(c"ana-supervisor").map_err(|errno| io("set our name")(errno.into()))?;
     // The person's terminal is ana-run's affair.
     nix::unistd::setsid().map_err(|errno| io("lead a session of our own")(errno.into()))?;
     raise_descriptor_limit();

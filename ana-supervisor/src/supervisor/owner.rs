@@ -138,6 +138,14 @@ fn notices(door: &Door, prepared: &Prepared) -> Vec<String> {
             prepared.seal.landlock_abi, prepared.switches.namespaces
         ));
     }
+    if let Some(first) = prepared.missing.first() {
+        let more = match prepared.missing.len() {
+            1 => String::new(),
+            n => format!(" and {} more", n - 1),
+        };
+        let text = format!("not there, hence not protected: {}{more} (a file that appears there later is not, either)", first.display());
+        notices.push(text);
+    }
     let switches = prepared.switches;
     for (on, what) in [
         (switches.debuggers, "debuggers = true: a process of the session can rewrite another one after it was judged"),

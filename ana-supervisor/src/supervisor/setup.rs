@@ -12,7 +12,10 @@ use std::{
     sync::Arc,
 };
 
-use nix::{fcntl::Flock, unistd::Pid};
+use nix::{
+    fcntl::{Flock, FlockArg, OFlag},
+    unistd::Pid,
+};
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::{mpsc, watch},
@@ -66,6 +69,10 @@ pub(super) fn open_door(options: &Options) -> Result<Door, SupervisorError> {
     let state = Arc::new(State::open(options.state.as_deref())?);
     let hierarchy = Hierarchy::find()?;
     let run = State::paths(options.state.as_deref()).run;
+    // A socket that is bound but not yet served looks like a dead session's to another start.
+    let starting = state.run_dir().open_file("lock", OFlag::O_RDWR | OFlag::O_CREAT, 0o600)?;
+    let starting = Flock::lock(starting, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| doing("lock the folder of the sockets")(errno.into()))?;
     let cleaned = leftovers::clean(&hierarchy, &run);
     if !cleaned.is_empty() {
         tracing::warn!(?cleaned, "killed and removed what dead sessions had left");
@@ -76,6 +83,7 @@ pub(super) fn open_door(options: &Options) -> Result<Door, SupervisorError> {
     // Connecting takes the right to write; who may say what is decided by who it is.
     fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o666))
         .map_err(doing("open the session's socket to its clients"))?;
+    drop(starting);
     Ok(Door { session, socket, listener, state, account, hierarchy })
 }
 

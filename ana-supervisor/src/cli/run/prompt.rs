@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::{self, Write},
     os::fd::AsFd,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use nix::sys::termios::{FlushArg, tcflush};
@@ -29,8 +29,16 @@ struct Question {
 #[derive(Default)]
 pub(super) struct Questions {
     waiting: VecDeque<Question>,
-    /// Since when the first is on the screen.
-    shown: Option<Instant>,
+    /// The first is on the screen.
+    shown: Option<Shown>,
+}
+
+/// A question on the screen.
+#[derive(Clone, Copy)]
+struct Shown {
+    since: Instant,
+    /// What is typed from here on is meant for it.
+    settled: bool,
 }
 
 /// What became of the question on the screen.
@@ -66,8 +74,7 @@ impl Questions {
         let text = question::text(&question.options, question::width(&stdout), question::color(true));
         write!(stdout, "{text}{more}{}", question::INVITATION)?;
         stdout.flush()?;
-        tcflush(io::stdin().as_fd(), FlushArg::TCIFLUSH)?;
-        self.shown = Some(Instant::now());
+        self.shown = Some(Shown { since: Instant::now(), settled: false });
         Ok(())
     }
 
@@ -82,12 +89,29 @@ impl Questions {
         Ok(Outcome::Over)
     }
 
+    /// How long what is typed does not count yet; `None` when it does, or nothing is asked.
+    pub(super) fn unsettled(&self) -> Option<Duration> {
+        self.shown.filter(|shown| !shown.settled).map(|shown| SETTLE.saturating_sub(shown.since.elapsed()))
+    }
+
+    /// Throws away what was typed for something else, the beginning of a line included; from here on it counts.
+    pub(super) fn settle(&mut self) -> io::Result<()> {
+        if self.unsettled() == Some(Duration::ZERO)
+            && let Some(shown) = &mut self.shown
+        {
+            shown.settled = true;
+            tcflush(io::stdin().as_fd(), FlushArg::TCIFLUSH)?;
+            write!(io::stdout(), "\r\x1b[K{}", question::INVITATION)?;
+            io::stdout().flush()?;
+        }
+        Ok(())
+    }
+
     /// A line was typed.
     pub(super) fn typed(&mut self, line: &[u8], client: &Client) -> anyhow::Result<Outcome> {
-        let settled = self.shown.is_some_and(|since| since.elapsed() >= SETTLE);
+        let settled = self.shown.is_some_and(|shown| shown.settled);
         let answer = question::parse(&String::from_utf8_lossy(line)).filter(|_| settled);
         let Some(answer) = answer else {
-            // Typed for something else, before the question could be read.
             write!(io::stdout(), "{}", question::INVITATION)?;
             io::stdout().flush()?;
             return Ok(Outcome::Open);

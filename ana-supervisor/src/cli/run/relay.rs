@@ -124,13 +124,19 @@ impl Relay {
         // While a question is on the screen the agent's output waits.
         let output = self.master.as_ref().filter(|_| !asking).map(AsFd::as_fd);
         fds.extend(output.map(|master| PollFd::new(master, PollFlags::POLLIN)));
-        match poll(&mut fds, PollTimeout::NONE) {
+        let unsettled = self.questions.unsettled();
+        // Rounded up: woken too early, it would ask again at once.
+        let timeout = unsettled.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
         let ready: Vec<bool> = fds.iter().map(|fd| fd.revents().is_some_and(|r| !r.is_empty())).collect();
         let has_output = output.is_some();
         drop(fds);
+        self.questions.settle()?;
         if ready.get(1) == Some(&true) {
             self.take_signals()?;
         }
