@@ -11,7 +11,7 @@ const LINE_MAX: usize = 1024;
 /// most a second. What cannot be told stays untold: a root-owned or read-only descriptor is never written.
 pub fn denied(process: BorrowedFd, user: &Identity, summary: &str, rule: &str, id: &str, why: &str) -> io::Result<()> {
     let stderr = sys::process::descriptor_of(process, 2)?;
-    if !sys::tell::is_readable_by_people(stderr.as_fd())? {
+    if !sys::tell::is_stderr_like(stderr.as_fd())? {
         return Ok(());
     }
     sys::tell::write_as(stderr.as_fd(), user.uid, user.gid, line(summary, rule, id, why).as_bytes())

@@ -6,7 +6,7 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
@@ -178,32 +178,28 @@ fn exec(argv: &[CString], environment: &[CString], path: &[u8]) -> Step {
     let mut worst = io::Error::from_raw_os_error(libc::ENOENT);
     for candidate in candidates {
         let Ok(file) = CString::new(candidate.as_os_str().as_bytes()) else { continue };
-        let Err(errno) = nix::unistd::execve(&file, argv, environment);
-        match errno {
-            nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR => {}
+        let Err(mut errno) = nix::unistd::execve(&file, argv, environment);
+        if errno == nix::errno::Errno::ENOEXEC {
             // A text without #! line is a shell script, as every shell has it.
-            nix::errno::Errno::ENOEXEC => {
-                let shell = [c"/bin/sh".to_owned(), file].into_iter().chain(argv.iter().skip(1).cloned());
-                let Err(errno) = nix::unistd::execve(c"/bin/sh", &shell.collect::<Vec<_>>(), environment);
-                worst = errno.into();
-            }
-            other => worst = other.into(),
+            let shell = [c"/bin/sh".to_owned(), file].into_iter().chain(argv.iter().skip(1).cloned());
+            Err(errno) = nix::unistd::execve(c"/bin/sh", &shell.collect::<Vec<_>>(), environment);
+        }
+        if !matches!(errno, nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR) {
+            worst = errno.into();
         }
         if worst.kind() != io::ErrorKind::NotFound && worst.kind() != io::ErrorKind::PermissionDenied {
             break;
         }
     }
-    let code = if worst.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
-    let error = match worst.kind() {
-        io::ErrorKind::NotFound => "command not found".to_owned(),
-        _ => worst.to_string(),
+    let (code, error) = match worst.kind() == io::ErrorKind::NotFound {
+        true => (NOT_FOUND, "command not found".to_owned()),
+        false => (NOT_EXECUTABLE, worst.to_string()),
     };
     Step { doing: format!("start {shown}"), error, code }
 }
 
-/// The number a report descriptor keeps across the fork.
+/// The pipe on which the child tells why it could not become the agent; its exec closes it.
 pub fn report_pipe() -> io::Result<(File, File)> {
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    debug_assert!(read.as_raw_fd() > 2);
     Ok((read.into(), write.into()))
 }

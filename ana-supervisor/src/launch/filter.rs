@@ -12,6 +12,8 @@ pub fn base(switches: Switches) -> Filter {
             // Rewrites a process that has been judged.
             (libc::SYS_ptrace, libc::EPERM),
             (libc::SYS_process_vm_writev, libc::EPERM),
+            // Copies a held program out of its memory.
+            (libc::SYS_process_vm_readv, libc::EPERM),
             // Takes descriptors out of a process that was given them.
             (libc::SYS_pidfd_getfd, libc::EPERM),
         ]);
@@ -21,5 +23,7 @@ pub fn base(switches: Switches) -> Filter {
         refuse.push((libc::SYS_io_uring_setup, libc::EPERM));
     }
     let families = vec![libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
-    Filter { refuse, families, i386: switches.i386 }
+    // Setting the limits of another process: RLIMIT_CPU = 0 kills it, and Landlock does not scope this call.
+    let refuse_unless_zero = vec![(libc::SYS_prlimit64, &[0, 2][..], libc::EPERM)];
+    Filter { refuse, refuse_unless_zero, families, i386: switches.i386 }
 }

@@ -132,7 +132,7 @@ fn open(path: &Path) -> Result<Option<(OwnedFd, bool)>, SealError> {
 
 /// The ABI version that landlock_create_ruleset(2) reports; 0 when Landlock is missing or disabled.
 pub fn landlock_abi() -> i32 {
-    crate::sys::process::landlock_abi()
+    crate::sys::landlock::abi().ok().and_then(|abi| i32::try_from(abi).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ use crate::api::frame::{Blocking, REQUEST_MAX};
 
 /// The role's name on the hidden command line of ana-supervisor.
 pub const ROLE: &str = "ana-warden";
+/// Between two attempts to kill a session that would not die.
+const RETRY: Duration = Duration::from_millis(100);
 /// How long the kill of a whole session may take.
 const KILL_LIMIT: Duration = Duration::from_secs(30);
 
@@ -36,8 +38,6 @@ pub enum WardenError {
     Protocol,
     #[error("{0}")]
     System(#[from] nix::errno::Errno),
-    #[error("end the session")]
-    Cgroup(#[from] cgroup::CgroupError),
 }
 
 /// What the warden watches over; with it come the supervisor's pidfd, the fanotify group and the session's lock.
@@ -95,7 +95,14 @@ pub fn run(socket: UnixStream) -> Result<Watch, WardenError> {
     if let Ok(Some(Done)) = socket.receive() {
         return Ok(Watch::Relieved);
     }
-    cgroup::kill(&charge.cgroup, KILL_LIMIT)?;
+    // As long as something lives, the gate stays: what waits there must not be let go.
+    while let Err(error) = cgroup::kill(&charge.cgroup, KILL_LIMIT) {
+        if !charge.cgroup.exists() {
+            break;
+        }
+        tracing::error!(error = &error as &dyn std::error::Error, "the session could not be killed; trying again");
+        std::thread::sleep(RETRY);
+    }
     // Nobody of the session is left: now the gate and the guard may go.
     drop(gate);
     clear(&charge);

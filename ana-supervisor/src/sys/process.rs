@@ -112,14 +112,6 @@ pub fn inherited(number: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Landlock's ABI version (landlock_create_ruleset(2), LANDLOCK_CREATE_RULESET_VERSION); 0 when there is none.
-pub fn landlock_abi() -> i32 {
-    const VERSION: u32 = 1;
-    // SAFETY: with this flag the kernel reads no ruleset: null and zero are what it asks for.
-    let abi = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0, VERSION) };
-    i32::try_from(abi).unwrap_or(0).max(0)
-}
-
 /// Every signal back to its default, none blocked: what a program expects at its start (execve(2) keeps "ignored").
 pub fn default_signals() -> io::Result<()> {
     use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, sigaction, sigprocmask};

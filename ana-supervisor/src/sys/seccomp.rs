@@ -11,6 +11,8 @@ use super::check;
 pub struct Filter {
     /// Refused by number, with this errno.
     pub refuse: Vec<(libc::c_long, i32)>,
+    /// Refused, with this errno, when none of these arguments (by position) is zero.
+    pub refuse_unless_zero: Vec<(libc::c_long, &'static [u32], i32)>,
     /// The only address families that socket(2) and socketpair(2) may be asked for (else EAFNOSUPPORT).
     pub families: Vec<i32>,
     /// Whether 32-bit (i386) system calls pass, unchecked.
@@ -26,10 +28,16 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const FIRST_ARGUMENT: u32 = 16;
 
-const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-const IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+const LOAD: u16 = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
+const RETURN: u16 = code(libc::BPF_RET | libc::BPF_K);
+const IF_EQUAL: u16 = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
+const IF_AT_LEAST: u16 = code(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K);
+
+/// The opcodes have sixteen bits; libc gives them thirty-two.
+const fn code(code: u32) -> u16 {
+    let [low, high, _, _] = code.to_le_bytes();
+    u16::from_le_bytes([low, high])
+}
 
 fn step(code: u16, k: u32) -> sock_filter {
     sock_filter { code, jt: 0, jf: 0, k }
@@ -61,6 +69,23 @@ impl Filter {
         for &(call, error) in &self.refuse {
             let number = u32::try_from(call).map_err(io::Error::other)?;
             program.extend([unless(IF_EQUAL, number, 1), errno(error)]);
+        }
+        for &(call, arguments, error) in &self.refuse_unless_zero {
+            let number = u32::try_from(call).map_err(io::Error::other)?;
+            // Four steps an argument: both halves of it decide.
+            let length = u8::try_from(arguments.len() * 4 + 1).map_err(io::Error::other)?;
+            program.push(unless(IF_EQUAL, number, length + 1));
+            for (before, argument) in (0u8..).zip(arguments) {
+                let to_end = length - before * 4 - 3;
+                let low = FIRST_ARGUMENT + argument * 8;
+                program.extend([
+                    step(LOAD, low),
+                    sock_filter { code: IF_EQUAL, jt: 0, jf: 2, k: 0 },
+                    step(LOAD, low + 4),
+                    sock_filter { code: IF_EQUAL, jt: to_end - 1, jf: 0, k: 0 },
+                ]);
+            }
+            program.extend([errno(error), step(LOAD, NUMBER)]);
         }
         let families = u8::try_from(self.families.len()).map_err(io::Error::other)?;
         for call in [libc::SYS_socket, libc::SYS_socketpair] {
@@ -96,7 +121,7 @@ mod tests {
     use super::*;
 
     /// Interprets the filter as the kernel would.
-    fn run(filter: &Filter, architecture: u32, number: u32, argument: u32) -> u32 {
+    fn run(filter: &Filter, architecture: u32, number: u32, arguments: [u64; 3]) -> u32 {
         let program = filter.program().unwrap();
         let (mut at, mut loaded) = (0, 0);
         loop {
@@ -106,7 +131,11 @@ mod tests {
             match step.code {
                 LOAD if step.k == NUMBER => loaded = number,
                 LOAD if step.k == ARCHITECTURE => loaded = architecture,
-                LOAD => loaded = argument,
+                LOAD => {
+                    let at = step.k - FIRST_ARGUMENT;
+                    let argument = arguments[(at / 8) as usize];
+                    loaded = (argument >> (at % 8 * 8)) as u32;
+                }
                 IF_EQUAL => at += jump(loaded == step.k),
                 IF_AT_LEAST => at += jump(loaded >= step.k),
                 RETURN => return step.k,
@@ -119,12 +148,13 @@ mod tests {
     fn each_rule_answers_its_own_calls_and_no_others() {
         let filter = Filter {
             refuse: vec![(libc::SYS_ptrace, libc::EPERM), (libc::SYS_io_uring_setup, libc::ENOSYS)],
+            refuse_unless_zero: vec![(libc::SYS_prlimit64, &[0, 2], libc::EPERM)],
             families: vec![libc::AF_UNIX, libc::AF_INET, libc::AF_INET6],
             i386: false,
         };
         let refused = |error: i32| libc::SECCOMP_RET_ERRNO | error.unsigned_abs();
         let native = |number: libc::c_long, argument: i32| {
-            run(&filter, AUDIT_ARCH_X86_64, number as u32, argument as u32)
+            run(&filter, AUDIT_ARCH_X86_64, number as u32, [u64::from(argument.unsigned_abs()), 0, 0])
         };
         assert_eq!(native(libc::SYS_ptrace, 0), refused(libc::EPERM));
         assert_eq!(native(libc::SYS_io_uring_setup, 0), refused(libc::ENOSYS));
@@ -140,9 +170,17 @@ mod tests {
                 assert_eq!(native(call, family), expected, "family {family}");
             }
         }
-        assert_eq!(run(&filter, AUDIT_ARCH_X86_64, X32 | 59, 0), refused(libc::ENOSYS));
-        assert_eq!(run(&filter, AUDIT_ARCH_I386, 11, 0), refused(libc::ENOSYS));
-        assert_eq!(run(&filter, 0x1234, 0, 0), refused(libc::ENOSYS));
-        assert_eq!(run(&Filter { i386: true, ..filter }, AUDIT_ARCH_I386, 11, 0), libc::SECCOMP_RET_ALLOW);
+        for (pid, limit) in [(0, 0), (0, 1 << 40), (7, 0), (7, 1), (7, 1 << 40), (1 << 40, 1 << 33)] {
+            let expected = match pid != 0 && limit != 0 {
+                true => refused(libc::EPERM),
+                false => libc::SECCOMP_RET_ALLOW,
+            };
+            let number = libc::SYS_prlimit64 as u32;
+            assert_eq!(run(&filter, AUDIT_ARCH_X86_64, number, [pid, 0, limit]), expected, "{pid} {limit}");
+        }
+        assert_eq!(run(&filter, AUDIT_ARCH_X86_64, X32 | 59, [0; 3]), refused(libc::ENOSYS));
+        assert_eq!(run(&filter, AUDIT_ARCH_I386, 11, [0; 3]), refused(libc::ENOSYS));
+        assert_eq!(run(&filter, 0x1234, 0, [0; 3]), refused(libc::ENOSYS));
+        assert_eq!(run(&Filter { i386: true, ..filter }, AUDIT_ARCH_I386, 11, [0; 3]), libc::SECCOMP_RET_ALLOW);
     }
 }

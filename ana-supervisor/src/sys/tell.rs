@@ -10,6 +10,8 @@ use nix::{sys::signal::Signal, unistd::Pid};
 
 use super::process;
 
+/// The writer's own end, should nobody be left to kill it.
+const ALARM_SECONDS: u32 = 2;
 /// How long the agent's reader may take before the writer is killed.
 const LIMIT: Duration = Duration::from_secs(1);
 
@@ -23,19 +25,34 @@ pub fn write_as(target: BorrowedFd, uid: u32, gid: u32, text: &[u8]) -> io::Resu
         return Err(io::Error::last_os_error());
     }
     if pid == 0 {
-        // SAFETY: system calls on integers and on `text`, which this process has a copy of. The raw calls are used
-        // because glibc's wrappers would signal threads that do not exist here.
-        unsafe {
-            let dropped = libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u8>()) == 0
-                && libc::syscall(libc::SYS_setresgid, gid, gid, gid) == 0
-                && libc::syscall(libc::SYS_setresuid, uid, uid, uid) == 0;
-            if dropped {
-                libc::write(fd, text.as_ptr().cast(), text.len());
-            }
-            libc::_exit(i32::from(!dropped));
-        }
+        // SAFETY: system calls on integers and on `text`, which this process has a copy of; it never returns. The raw
+        // calls are used because glibc's wrappers would signal threads that do not exist here.
+        unsafe { write_and_exit(fd, uid, gid, text) }
     }
     reap(Pid::from_raw(pid))
+}
+
+/// The child: lets go of everything of ours first (a copy of the fanotify group that outlived us would leave the host's
+/// opens blocked), and dies with its parent, with the clock, or with what it writes.
+///
+/// # Safety
+/// Only in a process that has just been forked; `fd` is open.
+unsafe fn write_and_exit(fd: i32, uid: u32, gid: u32, text: &[u8]) -> ! {
+    // SAFETY: as the caller promises: system calls only, on integers and on memory of our own.
+    unsafe {
+        let alone = (fd == 0 || libc::syscall(libc::SYS_dup3, fd, 0, 0) == 0)
+            && libc::syscall(libc::SYS_close_range, 1, u32::MAX, 0) == 0
+            && libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u8>()) == 0
+            && libc::syscall(libc::SYS_setresgid, gid, gid, gid) == 0
+            && libc::syscall(libc::SYS_setresuid, uid, uid, uid) == 0;
+        // Set last: a change of uid clears it. If the parent is gone already, the alarm remains.
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        libc::alarm(ALARM_SECONDS);
+        if alone {
+            libc::write(0, text.as_ptr().cast(), text.len());
+        }
+        libc::_exit(i32::from(!alone))
+    }
 }
 
 fn reap(pid: Pid) -> io::Result<()> {
@@ -47,8 +64,8 @@ fn reap(pid: Pid) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether `fd` is something that people read: a pipe, a terminal or a regular file, open for writing.
-pub fn is_readable_by_people(fd: BorrowedFd) -> io::Result<bool> {
+/// Whether `fd` is what a stderr usually is: a pipe, a terminal or a regular file, open for writing.
+pub fn is_stderr_like(fd: BorrowedFd) -> io::Result<bool> {
     use nix::{
         fcntl::{FcntlArg, OFlag, fcntl},
         sys::stat::{SFlag, fstat},
