@@ -17,7 +17,7 @@ use crate::{
     evidence::{Entry, Event, Recorded, Store},
     gate::{
         exec::{Arrival, ExecGate, GateError, Held, Subject, Ticket, answerer::Blocked},
-        process, tell,
+        process,
     },
     kernel::Report,
     operation::{self, Kind, Operation},
@@ -30,7 +30,7 @@ use crate::{
 const SHOWN_MAX: usize = 256 << 10;
 /// The largest operation that is recorded, asked about or not: some 2 MiB of arguments, the kernel's usual limit.
 const RECORDED_MAX: usize = 16 << 20;
-/// Refused opens of the same file by the same process are written down once in this time.
+/// Refused opens of the same file by the same program are written down once in this time.
 const FOLD: Duration = Duration::from_secs(10);
 
 /// Everything a session's operations pass through.
@@ -43,7 +43,7 @@ pub struct Pipeline {
     /// Approved processes whose end will be reported, by pid.
     running: Mutex<HashMap<u32, Running>>,
     /// When a refused open was last written down.
-    folded: Mutex<HashMap<(i32, String), Instant>>,
+    folded: Mutex<HashMap<String, Instant>>,
     /// Says that the session has to end, and why.
     fatal: tokio::sync::mpsc::UnboundedSender<String>,
 }
@@ -82,7 +82,10 @@ impl Pipeline {
         if let Err(error) = self.handle(blocked).await {
             // The operation has been denied by now: by the kernel's answer, or by a kill.
             tracing::warn!(%pid, error = &error as &dyn std::error::Error, "an operation was refused");
-            self.note(Event::Tamper, json!({ "pid": pid.as_raw(), "refused": chain(&error) })).await;
+            let why = chain(&error);
+            if self.is_news(&why) {
+                self.note(Event::Tamper, json!({ "pid": pid.as_raw(), "refused": why })).await;
+            }
         }
     }
 
@@ -136,8 +139,13 @@ impl Pipeline {
                 let earlier = self.lock(&self.running).remove(&pid);
                 match earlier {
                     Some(Running::Ended(status)) => self.append(recorded.outcome(outcome(status))).await,
-                    // The number of an approved process whose end was not reported is used again.
-                    Some(Running::Approved(_)) | None => {
+                    Some(Running::Approved(before)) => {
+                        // The process executed another protected program: its end will be that one's.
+                        let detail = json!({ "replaced_by": operation.id });
+                        self.lock(&self.running).insert(pid, Running::Approved(recorded));
+                        self.append(before.outcome(detail)).await;
+                    }
+                    None => {
                         self.lock(&self.running).insert(pid, Running::Approved(recorded));
                     }
                 }
@@ -166,7 +174,8 @@ impl Pipeline {
             Ok(recorded) => (Arc::clone(recorded.decided().operation()), recorded.decided().reason().to_string()),
             Err(unrecorded) => unrecorded,
         };
-        self.tell(&blocked, operation.summary(), operation.rule.clone(), operation.id.clone(), why).await;
+        let (summary, rule, id) = (operation.summary(), operation.rule.clone(), operation.id.clone());
+        self.gate.teller.tell(Arc::clone(&blocked.process), summary, rule, id, why).await;
         drop(blocked);
         Ok(None)
     }
@@ -178,7 +187,11 @@ impl Pipeline {
         let hooks = process::changed_hooks(&held.subject.image.environment, &baseline);
         if verdict.action == Action::Allow && !hooks.is_empty() {
             // Harmless arguments mean nothing to a program that the environment makes run other code.
-            verdict.action = Action::Approve;
+            let rule = self.policy.exec_rules().iter().find(|rule| rule.name() == verdict.rule);
+            verdict.action = match rule.map(crate::policy::ExecRule::otherwise) {
+                Some(Action::Deny) => Action::Deny,
+                Some(Action::Allow | Action::Approve) | None => Action::Approve,
+            };
             verdict.because = format!("{}, but the environment sets {}", verdict.because, hooks.join(", "));
         }
         self.judged(verdict, &held.subject)
@@ -272,16 +285,18 @@ impl Pipeline {
         let path = crate::gate::files::path_of(blocked.file.as_fd())?;
         let path = operation::Bytes::from(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())).escaped();
         let (id, pid) = (ulid::Ulid::generate().to_string(), blocked.pid);
-        let (summary, why) = (format!("open {path}"), error.to_string());
+        let attempt = if blocked.exec { "exec" } else { "open" };
+        let (summary, why) = (format!("{attempt} {path}"), error.to_string());
         let rule = self.gate.protected.find(&blocked.file).map(|(_, file)| {
             self.policy.judge_exec(&file.paths(), &[]).rule
         });
-        self.tell(&blocked, summary, rule.clone().unwrap_or_default(), id.clone(), why).await;
-        if self.is_news(pid.as_raw(), &path) {
-            let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-            let exe = operation::Bytes::from(std::os::unix::ffi::OsStrExt::as_bytes(exe.as_os_str()));
+        let told_rule = rule.clone().unwrap_or_default();
+        self.gate.teller.tell(Arc::clone(&blocked.process), summary, told_rule, id.clone(), why).await;
+        let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        let exe = operation::Bytes::from(std::os::unix::ffi::OsStrExt::as_bytes(exe.as_os_str()));
+        if self.is_news(&format!("{} {path}", exe.escaped())) {
             let detail = json!({
-                "operation_id": id, "attempt": "open", "file": path, "rule": rule, "pid": pid.as_raw(),
+                "operation_id": id, "attempt": attempt, "file": path, "rule": rule, "pid": pid.as_raw(),
                 "exe": exe.escaped(), "refused": chain(error),
             });
             self.note(Event::Tamper, detail).await;
@@ -290,20 +305,11 @@ impl Pipeline {
         Ok(())
     }
 
-    async fn tell(&self, blocked: &Blocked, summary: String, rule: String, id: String, why: String) {
-        let (process, user) = (Arc::clone(&blocked.process), self.gate.user.clone());
-        let told = tokio::task::spawn_blocking(move || {
-            tell::denied(process.as_fd(), &user, &summary, &rule, &id, &why)
-        });
-        if let Ok(Err(error)) = told.await {
-            tracing::debug!(?error, "the agent could not be told");
-        }
-    }
-
-    fn is_news(&self, pid: i32, path: &str) -> bool {
+    /// False for what was written down a moment ago: an agent that tries again and again does not fill the disk.
+    fn is_news(&self, what: &str) -> bool {
         let mut folded = self.lock(&self.folded);
         folded.retain(|_, at| at.elapsed() < FOLD);
-        folded.insert((pid, path.to_owned()), Instant::now()).is_none()
+        folded.insert(what.to_owned(), Instant::now()).is_none()
     }
 
     /// What the guard reports beside holds: kills, and the ends of approved processes.

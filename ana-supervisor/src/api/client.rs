@@ -55,10 +55,11 @@ impl Client {
 
     /// The next reply; a refusal is an error.
     pub fn receive(&mut self) -> Result<Reply, ClientError> {
-        match self.connection.receive()?.ok_or(ClientError::Closed)? {
-            Reply::Refused { why } => Err(ClientError::Refused(why)),
-            reply => Ok(reply),
+        let reply = self.connection.receive()?.ok_or(ClientError::Closed)?;
+        if let Reply::Refused { why } = reply {
+            return Err(ClientError::Refused(why));
         }
+        Ok(reply)
     }
 
     pub fn ask(&mut self, request: &Request) -> Result<Reply, ClientError> {
@@ -79,4 +80,9 @@ pub fn sockets(run: &Path) -> Vec<(String, PathBuf)> {
         .collect();
     found.sort();
     found
+}
+
+/// What to say of a session that does not answer; nothing if it has just ended (its socket is gone).
+pub fn silent(session: &str, socket: &Path, error: &ClientError) -> Option<String> {
+    socket.exists().then(|| format!("session {session} does not answer: {}", crate::pipeline::chain(error)))
 }

@@ -6,10 +6,14 @@ use std::{
     os::fd::AsFd,
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use nix::unistd::Pid;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::Semaphore,
+};
 
 use super::{
     frame::{self, Assembly, SMALL_REQUEST_MAX},
@@ -23,8 +27,12 @@ use crate::{
     sys,
 };
 
-/// Connections at a time.
+/// Connections at a time, of users and of root each.
 const CONNECTIONS_MAX: usize = 64;
+/// How long a client may say nothing.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// After a connection that could not be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What the answers need to know.
 pub struct Context {
@@ -38,30 +46,57 @@ pub struct Context {
 
 /// Accepts for ever; `early` are those that connected before the session ran.
 pub async fn serve(listener: UnixListener, early: Vec<UnixStream>, context: Arc<Context>) {
-    let connections = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+    let connections = Arc::new(Connections::default());
     let mut early = early.into_iter();
     loop {
         let stream = match early.next() {
             Some(stream) => stream,
             None => match listener.accept().await {
                 Ok((stream, _)) => stream,
-                Err(_) => continue,
+                Err(error) => {
+                    // Out of descriptors, say: accept would fail again at once.
+                    tracing::warn!(?error, "a client could not be accepted");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
             },
         };
-        // One more is closed at once: it can come again.
-        let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else { continue };
-        let context = Arc::clone(&context);
+        let (context, connections) = (Arc::clone(&context), Arc::clone(&connections));
         tokio::spawn(async move {
-            if let Err(error) = converse(&stream, &context).await {
+            if let Err(error) = admit(&stream, &context, &connections).await {
                 tracing::debug!(?error, "a client's connection ended");
             }
-            drop(permit);
         });
     }
 }
 
-async fn converse(stream: &UnixStream, context: &Context) -> io::Result<()> {
+/// Connections at a time. Root has its own: whoever uses up the others does not keep root from breaking the glass.
+struct Connections {
+    users: Semaphore,
+    roots: Semaphore,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self { users: Semaphore::new(CONNECTIONS_MAX), roots: Semaphore::new(CONNECTIONS_MAX) }
+    }
+}
+
+/// Refuses whom nothing is said to, before anything is kept for him.
+async fn admit(stream: &UnixStream, context: &Context, connections: &Connections) -> io::Result<()> {
     let peer = sys::socket::peer(stream.as_fd())?;
+    if let Err(error) = peer::may_answer(&peer, &context.hierarchy, context.pipeline.session.uid) {
+        return frame::send(stream, &Reply::Refused { why: chain(&error) }, &[]).await;
+    }
+    let kind = if peer.uid == 0 { &connections.roots } else { &connections.users };
+    let Ok(_permit) = kind.try_acquire() else {
+        let why = format!("{CONNECTIONS_MAX} clients are connected already");
+        return frame::send(stream, &Reply::Refused { why }, &[]).await;
+    };
+    converse(stream, context, &peer).await
+}
+
+async fn converse(stream: &UnixStream, context: &Context, peer: &sys::socket::Peer) -> io::Result<()> {
     let mut assembly = Assembly::new(SMALL_REQUEST_MAX);
     let mut watch: Option<tokio::sync::watch::Receiver<u64>> = None;
     loop {
@@ -79,16 +114,18 @@ async fn converse(stream: &UnixStream, context: &Context) -> io::Result<()> {
                 frame::send(stream, &Reply::Changed, &[]).await?;
                 continue;
             }
+            // Somebody who watches may be silent.
+            () = tokio::time::sleep(SILENCE_MAX), if watch.is_none() => return Ok(()),
         };
         // Descriptors are never asked for; what came is closed.
         assembly.fds.clear();
-        if let Err(error) = peer::may_answer(&peer, &context.hierarchy, context.pipeline.session.uid) {
+        if let Err(error) = peer::may_answer(peer, &context.hierarchy, context.pipeline.session.uid) {
             return frame::send(stream, &Reply::Refused { why: chain(&error) }, &[]).await;
         }
         if let Request::Watch = request {
             watch = Some(context.pipeline.desk.changed());
         }
-        answer(stream, context, &peer, request).await?;
+        answer(stream, context, peer, request).await?;
     }
 }
 

@@ -126,12 +126,14 @@ fn wait_for_operations(run: &Path, wait: Duration) -> anyhow::Result<Vec<Operati
         let watched = run.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         folder.add_watch(watched, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO)?;
         let (mut clients, mut found, mut refused) = (Vec::new(), Vec::new(), None);
-        for (_, socket) in client::sockets(run) {
+        for (session, socket) in client::sockets(run) {
             match Client::connect(&socket).and_then(|client| list(client, &mut found)) {
                 Ok(client) => clients.push(client),
                 Err(ClientError::Refused(why)) => refused = Some(why),
-                // It has just ended.
-                Err(ClientError::Io(_) | ClientError::Closed) => {}
+                // It has just ended, or it does not answer.
+                Err(error @ (ClientError::Io(_) | ClientError::Closed)) => {
+                    refused = refused.or(client::silent(&session, &socket, &error));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -139,7 +141,7 @@ fn wait_for_operations(run: &Path, wait: Duration) -> anyhow::Result<Vec<Operati
             return Ok(found);
         }
         if let Some(why) = refused {
-            bail!("the supervisor refused: {why}");
+            bail!("{why}");
         }
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -225,12 +227,14 @@ pub fn deny(args: &Deny, state: Option<&Path>) -> anyhow::Result<ExitCode> {
 /// Asks every session until one knows the operation.
 fn find(state: Option<&Path>, request: &Request) -> anyhow::Result<(Client, Reply)> {
     let mut refusals = Vec::new();
-    for (_, socket) in client::sockets(&State::paths(state).run) {
-        let Ok(mut client) = Client::connect(&socket) else { continue };
-        match client.ask(request) {
-            Ok(reply) => return Ok((client, reply)),
+    for (session, socket) in client::sockets(&State::paths(state).run) {
+        let asked = Client::connect(&socket).and_then(|mut client| client.ask(request).map(|reply| (client, reply)));
+        match asked {
+            Ok(answered) => return Ok(answered),
             Err(ClientError::Refused(why)) => refusals.push(why),
-            Err(ClientError::Io(_) | ClientError::Closed) => {}
+            Err(error @ (ClientError::Io(_) | ClientError::Closed)) => {
+                refusals.extend(client::silent(&session, &socket, &error));
+            }
             Err(error) => return Err(error.into()),
         }
     }

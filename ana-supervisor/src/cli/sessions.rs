@@ -44,11 +44,15 @@ pub fn run(args: &Args, state: Option<&Path>) -> anyhow::Result<ExitCode> {
 
 fn list(json: bool, state: Option<&Path>) -> anyhow::Result<ExitCode> {
     let mut sessions = Vec::new();
-    for (_, socket) in client::sockets(&State::paths(state).run) {
+    let mut silent = Vec::new();
+    for (session, socket) in client::sockets(&State::paths(state).run) {
         match Client::connect(&socket).and_then(|mut client| describe(&mut client)) {
             Ok(session) => sessions.push(session),
-            // It has just ended, or belongs to somebody else.
-            Err(ClientError::Io(_) | ClientError::Closed | ClientError::Refused(_)) => {}
+            Err(ClientError::Refused(why)) => silent.push(format!("session {session}: {why}")),
+            // It has just ended, or it does not answer.
+            Err(error @ (ClientError::Io(_) | ClientError::Closed)) => {
+                silent.extend(client::silent(&session, &socket, &error));
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -56,8 +60,9 @@ fn list(json: bool, state: Option<&Path>) -> anyhow::Result<ExitCode> {
     if json {
         serde_json::to_writer(&mut stdout, &sessions)?;
         writeln!(stdout)?;
-    } else if sessions.is_empty() {
+    } else if sessions.is_empty() && silent.is_empty() {
         writeln!(stdout, "no sessions")?;
+    } else if sessions.is_empty() {
     } else {
         let mut table = comfy_table::Table::new();
         table
@@ -68,7 +73,10 @@ fn list(json: bool, state: Option<&Path>) -> anyhow::Result<ExitCode> {
         }
         writeln!(stdout, "{}", table.trim_fmt())?;
     }
-    Ok(ExitCode::SUCCESS)
+    for why in &silent {
+        writeln!(io::stderr(), "ana: {why}")?;
+    }
+    Ok(if silent.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn describe(client: &mut Client) -> Result<SessionInfo, ClientError> {

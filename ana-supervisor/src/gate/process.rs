@@ -177,18 +177,24 @@ pub fn environment(block: &[u8], nonce: &str, baseline: &Baseline) -> Environmen
     Environment { sha256: salted(block), changed }
 }
 
-/// Variables that make a program run other code than its own: of the dynamic loader, and of the common interpreters.
-const HOOKS: [&str; 20] = [
-    "BASH_ENV", "BUN_OPTIONS", "DENO_DIR", "ENV", "GCONV_PATH", "GLIBC_TUNABLES", "JAVA_TOOL_OPTIONS", "LOCPATH",
-    "NODE_OPTIONS", "NODE_PATH", "PERL5DB", "PERL5LIB", "PERL5OPT", "PERLLIB", "PYTHONHOME", "PYTHONPATH",
-    "PYTHONSTARTUP", "RUBYLIB", "RUBYOPT", "ZDOTDIR",
+/// Variables that make a program run other code than its own: of the dynamic loader, of the C library, of OpenSSL, and of
+/// the common interpreters. A `*` stands for any end of the name.
+const HOOKS: [&str; 24] = [
+    "BASH_ENV", "BASH_FUNC_*", "BUN_*", "DENO_*", "ENV", "GCONV_PATH", "GLIBC_TUNABLES", "JAVA_TOOL_OPTIONS", "LD_*",
+    "LOCPATH", "MALLOC_*", "NLSPATH", "NODE_OPTIONS", "NODE_PATH", "OPENSSL_*", "PERL5*", "PERLLIB", "PS4", "PYTHON*",
+    "RUBYLIB", "RUBYOPT", "SHELLOPTS", "ZDOTDIR", "_JAVA_OPTIONS",
 ];
 
 /// The hooks that were set since the session began. What the person had set before is the person's.
 pub fn changed_hooks(block: &[u8], baseline: &Baseline) -> Vec<String> {
     let strings = split(block);
     let before = by_name(&baseline.environment);
-    let hook = |name: &[u8]| name.starts_with(b"LD_") || HOOKS.iter().any(|hook| hook.as_bytes() == name);
+    let hook = |name: &[u8]| {
+        HOOKS.iter().any(|hook| match hook.strip_suffix('*') {
+            Some(start) => name.starts_with(start.as_bytes()),
+            None => hook.as_bytes() == name,
+        })
+    };
     let now = by_name(&strings);
     let changed = now.iter().filter(|(name, value)| hook(name) && before.get(*name) != Some(value));
     changed.map(|(name, _)| Bytes::from(*name).escaped()).collect()

@@ -1,15 +1,51 @@
 //! Telling the agent why: one line on the refused process's stderr, so that a model can read it and stop retrying.
 
-use std::{io, os::fd::{AsFd, BorrowedFd}};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
+
+use tokio::sync::Semaphore;
 
 use crate::{launch::spec::Identity, sys};
 
 /// The most bytes of the line.
 const LINE_MAX: usize = 1024;
 
+/// Tells of refusals, a few at a time: an agent that does not read its own stderr must not keep others waiting.
+#[derive(Debug)]
+pub struct Teller {
+    user: Identity,
+    permits: Arc<Semaphore>,
+}
+
+/// Messages that may be on their way at a time; beyond that a refusal is not explained.
+const AT_A_TIME: usize = 16;
+
+impl Teller {
+    pub fn new(user: Identity) -> Self {
+        Self { user, permits: Arc::new(Semaphore::new(AT_A_TIME)) }
+    }
+
+    /// Tells the process, if there is room; takes a second at most.
+    pub async fn tell(&self, process: Arc<OwnedFd>, summary: String, rule: String, id: String, why: String) {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else { return };
+        let user = self.user.clone();
+        let told = tokio::task::spawn_blocking(move || {
+            let told = denied(process.as_fd(), &user, &summary, &rule, &id, &why);
+            drop(permit);
+            told
+        });
+        if let Ok(Err(error)) = told.await {
+            tracing::debug!(?error, "the agent could not be told");
+        }
+    }
+}
+
 /// Writes `ana: denied: …` to descriptor 2 of the process (alive, frozen or blocked), as the agent's user. Blocks for at
 /// most a second. What cannot be told stays untold: a root-owned or read-only descriptor is never written.
-pub fn denied(process: BorrowedFd, user: &Identity, summary: &str, rule: &str, id: &str, why: &str) -> io::Result<()> {
+fn denied(process: BorrowedFd, user: &Identity, summary: &str, rule: &str, id: &str, why: &str) -> io::Result<()> {
     let stderr = sys::process::descriptor_of(process, 2)?;
     if !sys::tell::is_stderr_like(stderr.as_fd())? {
         return Ok(());

@@ -4,7 +4,7 @@ use std::{collections::HashSet, os::fd::AsFd, sync::Arc, time::Duration};
 
 use nix::unistd::Pid;
 use serde_json::json;
-use tokio::{net::UnixStream, sync::watch};
+use tokio::{net::UnixStream, sync::watch, task::JoinSet};
 
 use super::{
     KILL_LIMIT, OWNER_LIMIT, Options, SupervisorError, io as doing,
@@ -19,6 +19,7 @@ use crate::{
     },
     evidence::{Entry, Event},
     gate::process::{Baseline, Namespaces},
+    kernel::Report,
     launch::spec::{Failure, FromLeader, Preparation, Spec, ToLeader},
     pipeline::chain,
     sys,
@@ -27,6 +28,8 @@ use crate::{
 /// How often the guard's counters are looked at.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long the last decisions and records of a dead session may take.
+const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 /// Clients that may wait for the session to start.
 const EARLY_MAX: usize = 16;
 
@@ -82,7 +85,8 @@ async fn accept(
             && peer::may_answer(&peer, &door.hierarchy, door.account.identity.uid).is_ok();
         if !is_owner {
             // More than that are closed: they can come again.
-            if early.len() < EARLY_MAX {
+            let may = peer::may_answer(&peer, &door.hierarchy, door.account.identity.uid).is_ok();
+            if may && early.len() < EARLY_MAX {
                 early.push(stream);
             }
             continue;
@@ -184,6 +188,8 @@ struct Running {
     info: watch::Sender<SessionInfo>,
     interactive: bool,
     baseline: Baseline,
+    /// Operations on their way, and records being written.
+    tasks: JoinSet<()>,
     /// The questions that `ana-run` has been shown.
     shown: HashSet<String>,
 }
@@ -220,6 +226,7 @@ impl Running {
             info: watch::channel(info).0,
             interactive,
             baseline: Baseline { agent: leader_pid, namespaces: Namespaces::default(), environment },
+            tasks: JoinSet::new(),
             shown: HashSet::new(),
         };
         running.prepare_leader(&spec).await?;
@@ -286,13 +293,11 @@ impl Running {
         loop {
             tokio::select! {
                 arrival = self.prepared.arrivals.recv() => match arrival {
-                    Some(blocked) => drop(tokio::spawn(Arc::clone(&self.prepared.pipeline).run(blocked))),
+                    Some(blocked) => drop(self.tasks.spawn(Arc::clone(&self.prepared.pipeline).run(blocked))),
                     None => return End::Killed("the kernel's events ended".to_owned()),
                 },
-                Some(report) = self.prepared.reports.recv() => {
-                    let pipeline = Arc::clone(&self.prepared.pipeline);
-                    tokio::spawn(async move { pipeline.report(report).await });
-                }
+                Some(report) = self.prepared.reports.recv() => self.write_down(report),
+                Some(_) = self.tasks.join_next() => {}
                 said = frame::receive(&self.leader, &mut self.leader_assembly) => match said {
                     Ok(Some(word)) => if let Some(end) = self.from_leader(word).await { return end },
                     Ok(None) | Err(_) => return End::Killed("the session leader has ended".to_owned()),
@@ -310,6 +315,26 @@ impl Running {
                 _ = &mut signals => return End::Killed("the supervisor was told to end".to_owned()),
             }
         }
+    }
+
+    fn write_down(&mut self, report: Report) {
+        let pipeline = Arc::clone(&self.prepared.pipeline);
+        self.tasks.spawn(async move { pipeline.report(report).await });
+    }
+
+    /// Everything that was on its way is decided and written down before the session's end is: what waited for a person
+    /// ends with its process.
+    async fn settle(&mut self) {
+        self.prepared.arrivals.close();
+        let end = tokio::time::Instant::now() + SETTLE_LIMIT;
+        while let Ok(Some(_)) = tokio::time::timeout_at(end, self.tasks.join_next()).await {}
+        // Once the ring is drained, every end that the guard saw is in the channel.
+        self.prepared.pipeline.gate.router.exec_in(0).await;
+        while let Ok(report) = self.prepared.reports.try_recv() {
+            self.write_down(report);
+        }
+        while let Ok(Some(_)) = tokio::time::timeout_at(end, self.tasks.join_next()).await {}
+        self.tasks.abort_all();
     }
 
     async fn from_leader(&mut self, word: FromLeader) -> Option<End> {
@@ -413,6 +438,7 @@ impl Running {
         })
         .await;
         let dead = matches!(killed, Ok(Ok(())));
+        self.settle().await;
         if let Some(why) = self.unhealthy() {
             self.prepared.pipeline.note(Event::Loss, json!({ "health": why })).await;
         }
@@ -441,27 +467,30 @@ impl Running {
         };
         std::fs::remove_file(&self.door.socket).ok();
         self.owner.send(&reply).await.ok();
+        // The leader ends with its socket.
+        drop(self.leader);
         self.leader_process.wait().ok();
         if dead {
-            self.take_down();
+            take_down(self.door, self.prepared);
         }
         // If something still lives, the guard stays pinned, and the warden goes on when we end.
         Ok(())
     }
+}
 
-    fn take_down(&mut self) {
-        let charge = crate::launch::warden::Charge {
-            session: self.door.session.clone(),
-            cgroup: self.prepared.cgroup.path().to_owned(),
-            pins: std::path::Path::new(setup::PINS).join(&self.door.session),
-            socket: self.door.socket.clone(),
-            pids: self.prepared.limit.group().map(std::path::Path::to_owned),
-            state: None,
-        };
-        crate::launch::warden::clear(&charge);
-        self.prepared.warden.socket.send(&crate::launch::warden::Done, &[]).ok();
-        self.prepared.warden.process.wait().ok();
-    }
+/// Removes what the session leaves behind, and relieves the warden.
+fn take_down(door: Door, mut prepared: Prepared) {
+    let charge = crate::launch::warden::Charge {
+        session: door.session.clone(),
+        cgroup: prepared.cgroup.path().to_owned(),
+        pins: std::path::Path::new(setup::PINS).join(&door.session),
+        socket: door.socket.clone(),
+        pids: prepared.limit.group().map(std::path::Path::to_owned),
+        state: None,
+    };
+    crate::launch::warden::clear(&charge);
+    prepared.warden.socket.send(&crate::launch::warden::Done, &[]).ok();
+    prepared.warden.process.wait().ok();
 }
 
 /// Returns when the warden has ended, which it must not before us.

@@ -7,6 +7,12 @@ use std::{
 
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
+/// Undoes what an agent may have set to make a question unreadable (xterm's control sequences): scroll region (resetting
+/// it moves the cursor, hence saved and restored), attributes, character sets, synchronized output, mouse and paste
+/// reports, changed colours.
+const PLAIN: &[u8] = b"\x1b7\x1b[r\x1b8\x1b[0m\x1b(B\x0f\x1b[?7h\x1b[?25h\x1b[?2026l\x1b[?1000l\x1b[?1002l\x1b[?1003l\
+\x1b[?1006l\x1b[?2004l\x1b]104\x1b\\\x1b]110\x1b\\\x1b]111\x1b\\";
+
 /// The terminal on stdin. Dropping it gives the terminal back as it was found.
 pub(super) struct Terminal {
     found: Termios,
@@ -35,9 +41,16 @@ impl Terminal {
 
     /// Follows the agent's output: does it use the alternate screen?
     pub(super) fn watch(&mut self, output: &[u8]) {
-        // DECSET 1049, 1047 and 47 (xterm's control sequences). One that is cut by the end of a read is missed; the
-        // price is a redraw too many or too few.
-        for (sequence, on) in [(&b"\x1b[?1049h"[..], true), (b"\x1b[?1049l", false)] {
+        // DECSET 1049, 1047 and 47. One that is cut by the end of a read is missed; the price is a redraw too many or
+        // too few.
+        for (sequence, on) in [
+            (&b"\x1b[?1049h"[..], true),
+            (b"\x1b[?1049l", false),
+            (b"\x1b[?1047h", true),
+            (b"\x1b[?1047l", false),
+            (b"\x1b[?47h", true),
+            (b"\x1b[?47l", false),
+        ] {
             if output.windows(sequence.len()).any(|window| window == sequence) {
                 self.full_screen = on;
             }
@@ -47,7 +60,8 @@ impl Terminal {
     /// Room for a question: a line of its own, or the whole screen if the agent fills it.
     pub(super) fn open_question(&self) -> io::Result<()> {
         self.restore()?;
-        let start: &[u8] = if self.full_screen { b"\x1b[0m\x1b[2J\x1b[H" } else { b"\x1b[0m\r\n" };
+        let start: &[u8] = if self.full_screen { b"\x1b[2J\x1b[H" } else { b"\r\n" };
+        io::stdout().write_all(PLAIN)?;
         io::stdout().write_all(start)?;
         io::stdout().flush()
     }

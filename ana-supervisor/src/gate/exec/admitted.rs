@@ -1,9 +1,9 @@
-//! What a process that was let through is still owed: the second event of its exec, and later opens of the file it was
-//! approved to run.
+//! What a process that was let through is still owed: the second event of its exec, and its interpreter's reading of the
+//! script it was approved to run. (A program needs no second look at its own executable.)
 
 use std::{
     collections::HashMap,
-    fs,
+    fs, io,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -27,7 +27,7 @@ struct Books {
     tickets: HashMap<(Pid, Stat), Admission>,
 }
 
-/// A process may open the file that it was approved to run.
+/// A process may read the script that it was approved to run.
 #[derive(Clone, Debug)]
 pub struct Admission {
     process: Arc<OwnedFd>,
@@ -61,7 +61,7 @@ impl Admitted {
         self.lock().owed.retain(|(owner, _), _| *owner != pid);
     }
 
-    /// A ticket was used: the process may open this file as long as it lives.
+    /// A ticket for a script was used: as long as the process lives, an interpreter in it may read the script.
     pub fn admit(&self, pid: Pid, process: Arc<OwnedFd>, file: Stat, hash: [u8; 32]) {
         let mut books = self.lock();
         if books.tickets.len() >= SWEEP_AT {
@@ -88,35 +88,47 @@ pub fn threads(pid: Pid) -> Option<usize> {
     Some(fs::read_dir(format!("/proc/{pid}/task")).ok()?.count())
 }
 
-/// Whether a thread of the process other than an exec is blocked in a system call that opens files. With several
-/// threads this tells an exec's own second event from the open of another thread that wants to pass for it.
-pub fn another_opens(pid: Pid) -> bool {
-    match threads(pid) {
-        Some(1) => return false,
-        Some(_) => {}
-        None => return true,
+/// Whether every thread of the process but one is stopped on its way back to user mode (by the freezer, or by a signal),
+/// and that one is blocked in a fanotify event: then nothing in the process can happen until the event is answered.
+pub fn alone(pid: Pid) -> io::Result<bool> {
+    if threads(pid) == Some(1) {
+        return Ok(true);
     }
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
-    for task in tasks.flatten() {
-        // Gone meanwhile: it is not blocked in an open.
-        let Ok(call) = fs::read_to_string(task.path().join("syscall")) else { continue };
-        let number = call.split(' ').next().and_then(|n| n.trim().parse::<i64>().ok());
-        if number.is_some_and(|n| OPENING.contains(&n)) {
-            return true;
+    let mut blocked = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let place = fs::read_to_string(task?.path().join("wchan"))?;
+        match place.as_str() {
+            // do_freezer_trap and do_signal_stop are inlined into get_signal on many kernels.
+            "get_signal" | "do_freezer_trap" | "do_signal_stop" => {}
+            waits if waits.starts_with("fanotify_") => blocked += 1,
+            _ => return Ok(false),
         }
     }
-    false
+    Ok(blocked == 1)
 }
 
-/// System calls that open a file for their caller (x86-64).
-const OPENING: [i64; 6] = [
-    libc::SYS_open,
-    libc::SYS_openat,
-    libc::SYS_openat2,
-    libc::SYS_creat,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_uselib,
-];
+/// Whether a thread of a process that is blocked in an open wants to write.
+pub fn opens_for_writing(pid: Pid) -> io::Result<bool> {
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let call = fs::read_to_string(task?.path().join("syscall"))?;
+        let mut fields = call.split_whitespace();
+        let number = fields.next().and_then(|n| n.parse::<i64>().ok());
+        let arguments: Vec<u64> =
+            fields.map_while(|f| u64::from_str_radix(f.trim_start_matches("0x"), 16).ok()).collect();
+        let flags = match number {
+            Some(libc::SYS_open) => arguments.get(1).copied(),
+            Some(libc::SYS_openat) => arguments.get(2).copied(),
+            // These write, or keep their flags in the process's own memory.
+            Some(libc::SYS_creat | libc::SYS_openat2) => Some(libc::O_WRONLY as u64),
+            _ => None,
+        };
+        let writing = (libc::O_WRONLY | libc::O_RDWR | libc::O_TRUNC) as u64;
+        if flags.is_some_and(|flags| flags & writing != 0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
 
 #[cfg(test)]
 mod tests {

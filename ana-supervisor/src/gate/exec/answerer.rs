@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
-    admitted::{self, Admitted},
+    admitted::Admitted,
     protected::ProtectedFiles,
 };
 use crate::sys::fanotify::{Answer, Buffer, Event, Group};
@@ -127,7 +127,8 @@ impl Answerer {
 
     fn is_second_event(&self, blocked: &Blocked) -> bool {
         let Some((stat, _)) = self.protected.find(&blocked.file) else { return false };
-        self.admitted.pay(blocked.pid, stat) && !admitted::another_opens(blocked.pid)
+        // Nothing else in the process can open: a hold lets its exec go on only when every other thread has stopped.
+        self.admitted.pay(blocked.pid, stat)
     }
 
     fn answer(&self, file: BorrowedFd, answer: Answer) {
@@ -150,11 +151,12 @@ impl Place {
         if pid == 0 {
             return Self::Outside;
         }
-        let mut text = [0; 4096];
-        let Ok(length) = File::open(format!("/proc/{pid}/cgroup")).and_then(|mut f| f.read(&mut text)) else {
+        // The v2 line is the last; those of v1 hierarchies before it may be long.
+        let mut text = Vec::with_capacity(1024);
+        if File::open(format!("/proc/{pid}/cgroup")).and_then(|mut f| f.read_to_end(&mut text)).is_err() {
             return Self::Gone;
-        };
-        let lines = text[..length].split(|&b| b == b'\n');
+        }
+        let lines = text.split(|&b| b == b'\n');
         match lines.filter_map(|line| line.strip_prefix(b"0::")).next() {
             Some(path) if path.starts_with(prefix) => Self::Inside,
             Some(_) => Self::Outside,

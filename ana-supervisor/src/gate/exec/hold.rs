@@ -2,24 +2,31 @@
 
 use std::{
     fs::File,
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use ana_common::Armed;
-use nix::{sys::signal::Signal, unistd::Pid};
+use nix::unistd::Pid;
 
 use super::{
-    ARRIVAL_LIMIT, Arrival, ExecGate, GateError, Held, IN_FLIGHT_MAX, Stop, Subject, admitted,
+    ARRIVAL_LIMIT, Arrival, ExecGate, GateError, Held, IN_FLIGHT_MAX, OnItsWay, Stop, Subject, admitted,
     answerer::{Blocked, Unblocked},
+    armed::ArmedHold,
     program_of,
     protected::{self, Protected, Stat},
 };
 use crate::{
     gate::{files, process},
-    launch::cgroup::Hold,
     operation, sys,
 };
+
+/// How long the other threads of a process may take to stop.
+const ALONE_LIMIT: Duration = Duration::from_secs(2);
 
 impl ExecGate {
     /// Handles an exec's first event.
@@ -41,36 +48,18 @@ impl ExecGate {
             }
             Err(error) => return Ok(Arrival::Refused(blocked, error)),
         }
-        let gate = Arc::clone(self);
         let task = Arc::clone(&object);
+        let gate = Arc::clone(self);
         let armed = self.blocking(move |_| gate.arm(blocked, stat, &task)).await;
-        let (unblocked, hold) = match armed {
-            Ok(armed) => armed,
-            Err(error) => {
-                self.forget(pid);
-                return Err(error);
-            }
-        };
-        match self.arrive(&unblocked, &hold).await {
-            Ok(true) => {}
-            Ok(false) => {
-                // The exec failed (a missing interpreter, a bad format): the old image goes on.
-                self.release(pid, hold).await?;
-                return Ok(Arrival::Passed);
-            }
-            Err(error) => {
-                self.kill(pid, &unblocked.process, hold).await;
-                return Err(error);
-            }
+        let (unblocked, hold) = armed.inspect_err(|_| self.forget(pid))?;
+        if !self.arrive(&unblocked, &hold).await? {
+            // The exec failed (a missing interpreter, a bad format): the old image goes on.
+            hold.release()?;
+            return Ok(Arrival::Passed);
         }
         let process = Arc::clone(&unblocked.process);
-        match self.read(unblocked, stat).await {
-            Ok(read) => Ok(Arrival::Held(Box::new(self.held(read, hold, process)))),
-            Err(error) => {
-                self.kill(pid, &process, hold).await;
-                Err(error)
-            }
-        }
+        let read = self.read(unblocked, stat).await?;
+        Ok(Arrival::Held(Box::new(self.held(read, hold, process))))
     }
 
     /// What is known of a blocked exec before it happens: the file, and the caller. Its arguments are not.
@@ -95,67 +84,52 @@ impl ExecGate {
         let mut in_flight = self.in_flight();
         let many = in_flight.len() >= IN_FLIGHT_MAX;
         match in_flight.get_mut(&pid) {
-            // With one thread, the second file can only be the interpreter of the first.
-            Some(files) if admitted::threads(pid) == Some(1) => {
-                files.push((stat, Arc::clone(object)));
+            // Nothing else in the process moves: the second file can only be the interpreter of the first.
+            Some(exec) if exec.alone => {
+                exec.files.push((stat, Arc::clone(object)));
                 Ok(true)
             }
             Some(_) => Err(GateError::Concurrent),
             None if many => Err(GateError::TooMany),
             None => {
-                in_flight.insert(pid, vec![(stat, Arc::clone(object))]);
+                let files = vec![(stat, Arc::clone(object))];
+                in_flight.insert(pid, OnItsWay { files, alone: false });
                 Ok(false)
             }
         }
     }
 
-    fn forget(&self, pid: Pid) {
+    pub(super) fn forget(&self, pid: Pid) {
         self.admitted.settle(pid);
         self.in_flight().remove(&pid);
     }
 
-    /// Moves the blocked process into a frozen cgroup of its own, arms the guard for this file, and lets the exec go on.
-    /// Dropping `blocked` on the way denies the exec.
-    fn arm(&self, blocked: Blocked, stat: Stat, object: &Protected) -> Result<(Unblocked, Hold), GateError> {
-        let hold = self.cgroup.hold(&ulid::Ulid::generate().to_string())?;
-        let armed = self.arm_in(&hold, &blocked, object).and_then(|()| {
-            self.admitted.owe(blocked.pid, stat);
-            Ok(blocked.allow()?)
-        });
-        match armed {
-            Ok(unblocked) => Ok((unblocked, hold)),
-            Err(error) => {
-                // Nothing has run. Let what is in there (the caller, with its exec denied) go back to where it was.
-                self.maps.disarm(hold.id())?;
-                hold.thaw()?;
-                self.cgroup.empty(&hold)?;
-                Err(error)
-            }
+    /// Moves the blocked process into a frozen cgroup of its own, waits until nothing else in it moves, arms the guard
+    /// for this file, and lets the exec go on. Dropping `blocked` on the way denies the exec.
+    fn arm(
+        self: &Arc<Self>,
+        blocked: Blocked,
+        stat: Stat,
+        object: &Protected,
+    ) -> Result<(Unblocked, ArmedHold), GateError> {
+        let mut hold = ArmedHold::capture(self, blocked.pid, Arc::clone(&blocked.process))?;
+        wait_until_alone(blocked.pid)?;
+        if let Some(exec) = self.in_flight().get_mut(&blocked.pid) {
+            exec.alone = true;
         }
-    }
-
-    fn arm_in(&self, hold: &Hold, blocked: &Blocked, object: &Protected) -> Result<(), GateError> {
-        let armed = match protected::is_executable_image(&blocked.file) {
+        hold.arm(match protected::is_executable_image(&blocked.file) {
             true => Armed::executable(object.key),
             false => Armed::script(object.key),
-        };
-        self.maps.arm(hold.id(), armed)?;
-        if sys::process::ended(blocked.process.as_fd())? {
-            return Err(GateError::Ended);
-        }
-        self.cgroup.move_into(hold, blocked.pid)?;
-        // The number was the process's when it was moved if the process lives now.
-        if sys::process::ended(blocked.process.as_fd())? {
-            return Err(GateError::Ended);
-        }
-        Ok(())
+        })?;
+        self.admitted.owe(blocked.pid, stat);
+        Ok((blocked.allow()?, hold))
     }
 
     /// Waits until the process has stopped. True: it is at the first instruction of the new image. False: the exec failed.
-    async fn arrive(&self, unblocked: &Unblocked, hold: &Hold) -> Result<bool, GateError> {
-        tokio::time::timeout(ARRIVAL_LIMIT, hold.frozen()).await.map_err(|_elapsed| GateError::Stalled)??;
+    async fn arrive(&self, unblocked: &Unblocked, hold: &ArmedHold) -> Result<bool, GateError> {
+        tokio::time::timeout(ARRIVAL_LIMIT, hold.hold()?.frozen()).await.map_err(|_elapsed| GateError::Stalled)??;
         // The exec's report is written before its process can stop: once the ring is drained, none means no exec.
-        let report = self.router.exec_in(hold.id()).await;
+        let report = self.router.exec_in(hold.id()?).await;
         if sys::process::ended(unblocked.process.as_fd())? {
             return Err(GateError::Ended);
         }
@@ -169,7 +143,7 @@ impl ExecGate {
             let Unblocked { file, pid, .. } = unblocked;
             let image = process::read(pid, &baseline)?;
             let hash = gate.hashes.of(&file)?;
-            let files = gate.in_flight().get(&pid).cloned().unwrap_or_default();
+            let files = gate.in_flight().get(&pid).map(|exec| exec.files.clone()).unwrap_or_default();
             let object = files.iter().find(|(s, _)| *s == stat).ok_or(GateError::UnknownFile)?;
             let judged = files::describe(&file, object.1.key, hash, &gate.user)?;
             let (program, script, script_arguments) = match protected::is_executable_image(&file) {
@@ -186,7 +160,7 @@ impl ExecGate {
         .await
     }
 
-    fn held(self: &Arc<Self>, read: Read, hold: Hold, process: Arc<OwnedFd>) -> Held {
+    fn held(self: &Arc<Self>, read: Read, hold: ArmedHold, process: Arc<OwnedFd>) -> Held {
         Held {
             gate: Arc::clone(self),
             pid: read.pid,
@@ -200,40 +174,19 @@ impl ExecGate {
             stop: Stop::Frozen(hold),
         }
     }
+}
 
-    /// Lets a frozen process run on: disarm, then thaw (a thawed process must not find its hold armed), then move back.
-    pub(super) async fn release(self: &Arc<Self>, pid: Pid, hold: Hold) -> Result<(), GateError> {
-        self.forget(pid);
-        self.maps.disarm(hold.id())?;
-        hold.thaw()?;
-        let gate = Arc::clone(self);
-        // Not waited for: the process runs already, and moving it may take a grace period.
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = gate.cgroup.empty(&hold) {
-                tracing::error!(?error, "a hold could not be emptied");
-            }
-        });
-        Ok(())
-    }
-
-    /// Kills a frozen process and removes its hold.
-    pub(super) async fn kill(self: &Arc<Self>, pid: Pid, process: &OwnedFd, hold: Hold) {
-        // The whole hold: a caller with several threads is in it with all of them, and nothing else is.
-        if let Err(error) = hold.kill() {
-            tracing::error!(?error, "a hold could not be killed");
+/// Waits, briefly, until every thread of the process but the one that executes has been stopped by the freezer. A process
+/// with one thread is so at once. There is no event to wait for: a thread that is still in the kernel is looked at again.
+fn wait_until_alone(pid: Pid) -> Result<(), GateError> {
+    let end = Instant::now() + ALONE_LIMIT;
+    while !admitted::alone(pid)? {
+        if Instant::now() >= end {
+            return Err(GateError::Concurrent);
         }
-        drop(sys::process::signal(process.as_fd(), Some(Signal::SIGKILL)));
-        self.forget(pid);
-        let gate = Arc::clone(self);
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = gate.maps.disarm(hold.id()) {
-                tracing::error!(?error, "a hold could not be disarmed");
-            }
-            if let Err(error) = gate.cgroup.empty(&hold) {
-                tracing::error!(?error, "a hold could not be removed");
-            }
-        });
+        std::thread::sleep(Duration::from_micros(100));
     }
+    Ok(())
 }
 
 /// What is read of a frozen image.
@@ -247,10 +200,13 @@ struct Read {
     hash: [u8; 32],
 }
 
-/// The kernel has put `interpreter [argument] script` into the place of argv[0] (execve(2)). `None` when the file has no
-/// `#!` line (binfmt_misc): then nothing is known about which argument is which.
+/// The kernel has put `interpreter [argument] script` into the place of argv[0] (execve(2)). `None` when it is not so (binfmt_misc,
+/// a script as interpreter): then nothing is known about which argument is which.
 fn script_arguments(file: &File, argv: &[Vec<u8>]) -> Option<Vec<Vec<u8>>> {
     let line = protected::shebang(file)?;
+    if argv.first().map(Vec::as_slice) != Some(line.interpreter.as_os_str().as_bytes()) {
+        return None;
+    }
     let script = if line.argument { 2 } else { 1 };
     argv.get(script + 1..).map(<[Vec<u8>]>::to_vec)
 }

@@ -7,6 +7,7 @@
 
 pub mod admitted;
 pub mod answerer;
+mod armed;
 mod hold;
 mod open;
 pub mod protected;
@@ -22,12 +23,13 @@ use std::{
     time::Duration,
 };
 
-use nix::{sys::signal::Signal, unistd::Pid};
+use nix::unistd::Pid;
 use tokio::sync::watch;
 
 use self::{
     admitted::Admitted,
     answerer::Blocked,
+    armed::ArmedHold,
     protected::{Protected, ProtectedFiles, Stat},
     reports::Router,
 };
@@ -39,11 +41,10 @@ use crate::{
     evidence::Recorded,
     kernel::{KernelError, Maps, identity},
     launch::{
-        cgroup::{CgroupError, Hold, SessionCgroup},
+        cgroup::{CgroupError, SessionCgroup},
         spec::Identity,
     },
     operation::{self, Bytes},
-    sys,
 };
 
 /// How long an exec that was let through may take to come to its first instruction, and the image to be read. Longer:
@@ -69,14 +70,22 @@ pub enum GateError {
     Ended,
     #[error("{IN_FLIGHT_MAX} execs of protected programs are on their way already")]
     TooMany,
-    #[error("a program with several threads executes two protected files at once")]
+    #[error("another thread of the program goes on while one executes a protected file")]
     Concurrent,
     #[error("this file is marked, but not one of the protected ones")]
     UnknownFile,
-    #[error("only an interpreter may open a protected file, and only a script; run it instead")]
+    #[error("only an interpreter may open a protected file, and only a script, to read it; run it instead")]
     NotAnInterpreter,
     #[error("the file was changed after it was judged")]
     Changed,
+}
+
+/// The protected files of one exec that is on its way.
+#[derive(Default)]
+struct OnItsWay {
+    files: Vec<(Stat, Arc<Protected>)>,
+    /// Every other thread of the process has stopped: what the process opens now, its exec opens.
+    alone: bool,
 }
 
 /// The gate of one session.
@@ -90,7 +99,8 @@ pub struct ExecGate {
     /// Known once the agent has been forked.
     pub baseline: watch::Receiver<Option<Arc<Baseline>>>,
     pub hashes: Hashes,
-    in_flight: Mutex<HashMap<Pid, Vec<(Stat, Arc<Protected>)>>>,
+    pub teller: super::tell::Teller,
+    in_flight: Mutex<HashMap<Pid, OnItsWay>>,
 }
 
 impl ExecGate {
@@ -109,6 +119,7 @@ impl ExecGate {
             protected,
             admitted,
             router,
+            teller: super::tell::Teller::new(user.clone()),
             user,
             baseline,
             hashes: Hashes::default(),
@@ -116,7 +127,7 @@ impl ExecGate {
         }
     }
 
-    fn in_flight(&self) -> std::sync::MutexGuard<'_, HashMap<Pid, Vec<(Stat, Arc<Protected>)>>> {
+    fn in_flight(&self) -> std::sync::MutexGuard<'_, HashMap<Pid, OnItsWay>> {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -153,7 +164,7 @@ pub enum Arrival {
     Passed,
 }
 
-/// An operation that is stopped in the kernel. Dropping it kills the process.
+/// An operation that is stopped in the kernel. Dropping it denies it.
 #[must_use = "a held process waits until it is resumed or refused"]
 pub struct Held {
     gate: Arc<ExecGate>,
@@ -197,7 +208,7 @@ impl Subject {
 /// How the process is stopped.
 enum Stop {
     /// Frozen at the first instruction of the new image.
-    Frozen(Hold),
+    Frozen(ArmedHold),
     /// Blocked in open(2).
     Blocked(Blocked),
     /// Resumed or refused.
@@ -226,21 +237,24 @@ impl Held {
     /// # Errors
     /// When it cannot go on as it was judged: it has been killed then.
     pub async fn resume(mut self, ticket: Ticket) -> Result<Option<Recorded>, GateError> {
+        let gate = Arc::clone(&self.gate);
         if self.subject.script.is_some() {
             // An executable that runs cannot be written (ETXTBSY); a script can.
-            let (gate, file) = (Arc::clone(&self.gate), self.file.try_clone()?);
+            let file = self.file.try_clone()?;
             let now = gate.blocking(move |gate| Ok(gate.hashes.of(&file)?)).await?;
             if now != self.hash {
+                let operation = Arc::clone(ticket.0.decided().operation());
+                let why = GateError::Changed.to_string();
+                self.refuse(operation.summary(), operation.rule.clone(), operation.id.clone(), why).await;
                 return Err(GateError::Changed);
             }
+            gate.admitted.admit(self.pid, Arc::clone(&self.process), self.stat, self.hash);
         }
-        let gate = Arc::clone(&self.gate);
-        gate.admitted.admit(self.pid, Arc::clone(&self.process), self.stat, self.hash);
         match std::mem::replace(&mut self.stop, Stop::Over) {
             Stop::Frozen(hold) => {
                 // A full table only costs the outcome record.
                 let watched = gate.maps.watch(self.pid.as_raw().unsigned_abs()).is_ok();
-                gate.release(self.pid, hold).await?;
+                hold.release()?;
                 Ok(watched.then_some(ticket.0))
             }
             Stop::Blocked(blocked) => {
@@ -253,41 +267,15 @@ impl Held {
 
     /// Ends the operation: tells the process why, then kills it (or fails its open with EPERM).
     pub async fn refuse(mut self, summary: String, rule: String, id: String, why: String) {
-        let (gate, process) = (Arc::clone(&self.gate), Arc::clone(&self.process));
-        let told = gate
-            .blocking(move |gate| {
-                Ok(super::tell::denied(process.as_fd(), &gate.user, &summary, &rule, &id, &why)?)
-            })
-            .await;
-        if let Err(error) = told {
-            tracing::debug!(?error, "the agent could not be told");
-        }
-        self.end().await;
+        self.gate.teller.tell(Arc::clone(&self.process), summary, rule, id, why).await;
+        self.end();
     }
 
-    async fn end(&mut self) {
+    fn end(&mut self) {
         match std::mem::replace(&mut self.stop, Stop::Over) {
-            Stop::Frozen(hold) => self.gate.kill(self.pid, &self.process, hold).await,
+            Stop::Frozen(hold) => drop(hold),
             Stop::Blocked(blocked) => drop(blocked),
             Stop::Over => {}
-        }
-    }
-}
-
-impl Drop for Held {
-    /// Nothing held may outlive its handling: an error on the way is a denial.
-    fn drop(&mut self) {
-        if let Stop::Frozen(hold) = std::mem::replace(&mut self.stop, Stop::Over) {
-            drop(sys::process::signal(self.process.as_fd(), Some(Signal::SIGKILL)));
-            drop(hold.kill());
-            self.gate.admitted.settle(self.pid);
-            self.gate.in_flight().remove(&self.pid);
-            let gate = Arc::clone(&self.gate);
-            // What is left of the hold is removed in the background; at the latest when the session ends.
-            std::thread::spawn(move || {
-                drop(gate.maps.disarm(hold.id()));
-                drop(gate.cgroup.empty(&hold));
-            });
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Arrival, ExecGate, GateError, Held, Stop, Subject, answerer::Blocked, program_of, protected};
+use super::{Arrival, ExecGate, GateError, Held, Stop, Subject, admitted, answerer::Blocked, program_of, protected};
 use crate::{
     gate::{files, process},
     operation,
@@ -23,7 +23,9 @@ impl ExecGate {
         };
         let pid = blocked.pid;
         let image = protected::is_executable_image(&blocked.file);
-        if let Some(admission) = self.admitted.admission(pid, stat) {
+        // Whatever was approved was to read it, by something that runs scripts.
+        let reads = !image && self.opened_by_interpreter(&blocked) && !admitted::opens_for_writing(pid)?;
+        if let Some(admission) = self.admitted.admission(pid, stat).filter(|_| reads) {
             let file = blocked.file.try_clone()?;
             let now = self.blocking(move |gate| Ok(gate.hashes.of(&file)?)).await?;
             if now != admission.hash {
@@ -32,7 +34,7 @@ impl ExecGate {
             blocked.allow()?;
             return Ok(Arrival::Passed);
         }
-        if image || !self.opened_by_interpreter(&blocked) {
+        if !reads {
             return Ok(Arrival::Refused(blocked, GateError::NotAnInterpreter));
         }
         let baseline = self.baseline().await?;

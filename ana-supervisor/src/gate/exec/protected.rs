@@ -42,6 +42,9 @@ impl Protected {
     }
 }
 
+/// FUSE_SUPER_MAGIC (linux/magic.h); nix 0.31 has no name for it.
+const FUSE: nix::sys::statfs::FsType = nix::sys::statfs::FsType(0x6573_5546);
+
 /// All of a session's protected files.
 #[derive(Debug, Default)]
 pub struct ProtectedFiles {
@@ -73,6 +76,10 @@ impl ProtectedFiles {
             let meta = file.metadata().map_err(failed)?;
             if !meta.is_file() {
                 return Err(failed(io::Error::other("not a regular file")));
+            }
+            if nix::sys::statfs::fstatfs(&file).is_ok_and(|fs| fs.filesystem_type() == FUSE) {
+                // Whoever serves it could stall the thread that answers the whole host's opens.
+                return Err(failed(io::Error::other("a file on a FUSE file system cannot be protected")));
             }
             let stat = (meta.dev(), meta.ino());
             if let Some(known) = found.get_mut(&stat) {
