@@ -1,7 +1,15 @@
 //! `cargo xtask …`: what the project needs beyond `cargo build` and `cargo test`.
 
+mod agent;
 mod bpf;
 mod bpf_toolchain;
+mod commands;
+mod demo;
+mod installed;
+mod packages;
+mod run;
+mod state;
+mod steps;
 
 use std::process::ExitCode;
 
@@ -17,16 +25,17 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Build the eBPF object that is committed with the sources, or check that it is what the sources say.
+    Run(run::Args),
     Bpf(bpf::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
-        Task::Bpf(args) => bpf::run(&args),
+        Task::Run(args) => run::run(&args),
+        Task::Bpf(args) => bpf::run(&args).map(|()| ExitCode::SUCCESS),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("xtask: {error:#}");
             ExitCode::FAILURE
