@@ -11,7 +11,7 @@ git config user.email agent@example.com
 echo "print('hello')" > hello.py
 git add hello.py
 git commit --quiet --message "Say hello"
-git log --oneline
+git --no-pager log --oneline
 
 echo "agent: now I publish it: git push origin main"
 git init --quiet --bare ../published.git

@@ -3,13 +3,17 @@
 mod agent;
 mod bpf;
 mod bpf_toolchain;
+mod code;
 mod commands;
 mod demo;
 mod installed;
+mod lint;
 mod packages;
 mod run;
 mod state;
 mod steps;
+mod test;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -26,12 +30,16 @@ struct Cli {
 #[derive(Subcommand)]
 enum Task {
     Run(run::Args),
+    Test(test::Args),
+    Lint(lint::Args),
     Bpf(bpf::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Run(args) => run::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::Lint(args) => lint::run(&args),
         Task::Bpf(args) => bpf::run(&args).map(|()| ExitCode::SUCCESS),
     };
     match result {

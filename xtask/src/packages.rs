@@ -1,21 +1,35 @@
 //! What has to be on the machine: Debian's packages, installed when their program is missing.
 
+use std::{path::Path, process::Command};
+
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    commands::{as_root, quietly, shown_as_root, which},
+    commands::{as_root, output, quietly, shown_as_root, which},
     steps::step,
 };
 
-/// A program or file that is needed, and the package that brings it.
+/// Something that is needed, and the package that brings it.
 pub(crate) struct Need {
-    /// A program's name, or an absolute path.
-    pub(crate) file: &'static str,
-    pub(crate) package: &'static str,
+    wanted: Wanted,
+    package: &'static str,
 }
 
+enum Wanted {
+    /// A program's name, or an absolute path.
+    File(&'static str),
+    /// A command that succeeds.
+    Success(&'static [&'static str]),
+}
+
+/// A program or an absolute path.
 pub(crate) const fn need(file: &'static str, package: &'static str) -> Need {
-    Need { file, package }
+    Need { wanted: Wanted::File(file), package }
+}
+
+/// A command that has to succeed.
+pub(crate) const fn need_that(command: &'static [&'static str], package: &'static str) -> Need {
+    Need { wanted: Wanted::Success(command), package }
 }
 
 /// Installs the packages of what is missing, and says so in one line.
@@ -46,9 +60,12 @@ pub(crate) fn install(needs: &[Need]) -> Result<()> {
 }
 
 fn is_there(need: &Need) -> bool {
-    if need.file.starts_with('/') {
-        std::path::Path::new(need.file).exists()
-    } else {
-        which(need.file).is_some()
+    match need.wanted {
+        Wanted::File(path) if path.starts_with('/') => Path::new(path).exists(),
+        Wanted::File(program) => which(program).is_some(),
+        Wanted::Success(command) => {
+            let [program, arguments @ ..] = command else { return true };
+            output(Command::new(program).args(arguments)).is_ok()
+        }
     }
 }

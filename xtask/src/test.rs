@@ -1,0 +1,213 @@
+//! All tests: the units, and the promises on the real binaries and the running kernel.
+
+use std::{
+    ffi::OsString,
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use nix::unistd::geteuid;
+
+use crate::{
+    commands::{as_root, cargo, quietly, run as run_shown, target_dir},
+    packages::{self, need, need_that},
+    steps::{note, step},
+};
+
+/// Set up this machine for the tests, and run all of them (as root: they load eBPF and start supervisors)
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// For the test programs: a part of a test's name, --nocapture, …
+    #[arg(last = true, value_name = "ARGS")]
+    arguments: Vec<OsString>,
+}
+
+/// The cheap ones first. The last one needs the release build of the product.
+const PACKAGES: [&[&str]; 3] = [&["ana-common", "xtask"], &["ana-supervisor"], &["ana-tests"]];
+
+/// A test program that takes longer hangs.
+const LIMIT_SECS: u32 = 900;
+
+/// What the test programs said of themselves.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    skipped: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let start = Instant::now();
+    setup()?;
+    step("build", "cargo build --release, for the tests of the real programs");
+    run_shown(cargo()?.args(["build", "--release", "--locked", "--package", "ana-supervisor", "--bins"]))?;
+    step("build", "cargo test --no-run");
+    run_shown(cargo()?.args(["test", "--quiet", "--locked", "--workspace", "--no-run"]))?;
+    let built = start.elapsed().as_secs();
+
+    let list = target_dir()?.join("ana-tests/skipped");
+    quietly(as_root("rm").arg("-f").arg(&list))?;
+    let mut tally = Tally::default();
+    for packages in PACKAGES {
+        step("test", &packages.join(", "));
+        suite(packages, &args.arguments, &mut tally)?;
+    }
+    tally.take_skipped(&list)?;
+    for line in &tally.skipped {
+        println!("{line}");
+    }
+    println!("{} ({built} s to build, {} s to run)", tally.summary(), start.elapsed().as_secs() - built);
+    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn setup() -> Result<()> {
+    if !geteuid().is_root() {
+        note("sudo", "the test programs run as root");
+    }
+    packages::install(&[
+        need("sudo", "sudo"),
+        need("git", "git"),
+        need("tmux", "tmux"),
+        need("cc", "gcc"),
+        need("gcc", "gcc"),
+        need("make", "make"),
+        need("strace", "strace"),
+        need("ps", "procps"),
+        need("setpriv", "util-linux"),
+        need("script", "bsdutils"),
+        need("mkfs.ext4", "e2fsprogs"),
+        need("useradd", "passwd"),
+        need("/usr/bin/python3", "python3"),
+        need_that(&["/usr/bin/python3", "-c", "import venv, ensurepip"], "python3-venv"),
+    ])
+}
+
+/// One `cargo test`; its failures are counted, not returned.
+fn suite(packages: &[&str], arguments: &[OsString], tally: &mut Tally) -> Result<()> {
+    let mut command = cargo()?;
+    command.args(["test", "--locked", "--no-fail-fast", "--config", &runner()?]);
+    command.args(packages.iter().flat_map(|package| ["--package", package]));
+    command.arg("--").args(arguments).env("ANA_BIN_DIR", target_dir()?.join("release"));
+    let (lines, success) = echoed(&mut command)?;
+    let before = tally.failed;
+    lines.iter().for_each(|line| tally.count(line));
+    if !success && tally.failed == before {
+        // A program that crashed or hung has no result line; a build error has none either.
+        note("failed", "a test program did not come to its end");
+        tally.failed += 1;
+    }
+    Ok(())
+}
+
+/// cargo's own setting for "run the test programs through this": limited, as root, and as if no one had called sudo.
+fn runner() -> Result<String> {
+    let mut words = Vec::new();
+    if !geteuid().is_root() {
+        words.extend(["sudo", "--preserve-env", "--set-home", "--"].map(str::to_owned));
+    }
+    words.push("env".to_owned());
+    for name in ["SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_COMMAND"] {
+        words.extend(["-u".to_owned(), name.to_owned()]);
+    }
+    // sudo has its own PATH.
+    words.push(format!("PATH={}", std::env::var("PATH").context("PATH")?));
+    words.extend(["timeout", "--foreground", "--kill-after=10"].map(str::to_owned));
+    words.push(LIMIT_SECS.to_string());
+    Ok(format!("target.'cfg(unix)'.runner={}", toml::Value::from(words)))
+}
+
+/// Runs it, shows what it prints and returns it; and whether it succeeded.
+fn echoed(command: &mut Command) -> Result<(Vec<String>, bool)> {
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
+    let stdout = child.stdout.take().context("cargo has no stdout")?;
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            println!("{line}");
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    let status = child.wait().context("cannot wait for cargo")?;
+    // The end of file would not come as long as something that a test left behind holds the pipe.
+    let mut lines = Vec::new();
+    while let Ok(line) = receiver.recv_timeout(Duration::from_secs(2)) {
+        lines.push(line);
+    }
+    Ok((lines, status.success()))
+}
+
+impl Tally {
+    /// Takes in a line such as `test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; …`.
+    fn count(&mut self, line: &str) {
+        if line.starts_with("SKIPPED: ") {
+            self.skipped.push(line.to_owned());
+        }
+        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
+        else {
+            return;
+        };
+        for part in counts.split(';') {
+            let mut words = part.split_whitespace();
+            let Some(Ok(number)) = words.next().map(str::parse::<u64>) else { continue };
+            match words.next() {
+                Some("passed") => self.passed += number,
+                Some("failed") => self.failed += number,
+                Some("ignored") => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+
+    /// Adds the list that the tests have written; libtest knows no skipping, and counts them as passed.
+    fn take_skipped(&mut self, list: &Path) -> Result<()> {
+        match fs::read_to_string(list) {
+            Ok(text) => self.skipped.extend(text.lines().map(str::to_owned)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", list.display())),
+        }
+        self.skipped.sort();
+        self.skipped.dedup();
+        Ok(())
+    }
+
+    fn summary(&self) -> String {
+        let skipped = self.skipped.len();
+        let passed = self.passed.saturating_sub(u64::try_from(skipped).unwrap_or(u64::MAX));
+        let ignored = match self.ignored {
+            0 => String::new(),
+            n => format!(", {n} only on request"),
+        };
+        format!("tests: {passed} passed, {} failed, {skipped} skipped{ignored}", self.failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_added_up_and_skipped_tests_have_not_passed() {
+        let mut tally = Tally::default();
+        for line in [
+            "running 3 tests",
+            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.02s",
+            "test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 7 filtered out; finished in 0.02s",
+            "SKIPPED: npm_install: no npm",
+            "test a_name ... ok",
+        ] {
+            tally.count(line);
+        }
+        assert_eq!(tally.summary(), "tests: 13 passed, 3 failed, 1 skipped, 1 only on request");
+    }
+}
