@@ -88,8 +88,8 @@ fn dependencies() -> Result<Outcome> {
     };
     for manifest in ["Cargo.toml", "ana-ebpf/Cargo.toml"] {
         let mut command = Command::new(&deny);
-        command.current_dir(root()?).args(["--log-level", "warn", "--locked", "--manifest-path", manifest]);
-        run_shown(command.args(["check", "--config", "deny.toml", "bans", "licenses", "sources"]))?;
+        command.current_dir(root()?).args(["--log-level", "warn", "--locked", "--config", "deny.toml"]);
+        run_shown(command.args(["--manifest-path", manifest, "check", "bans", "licenses", "sources"]))?;
     }
     Ok(Outcome::Passed)
 }

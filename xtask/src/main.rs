@@ -1,6 +1,7 @@
 //! `cargo xtask …`: what the project needs beyond `cargo build` and `cargo test`.
 
 mod agent;
+mod bench;
 mod bpf;
 mod bpf_toolchain;
 mod code;
@@ -32,6 +33,7 @@ enum Task {
     Run(run::Args),
     Test(test::Args),
     Lint(lint::Args),
+    Bench(bench::Args),
     Bpf(bpf::Args),
 }
 
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Lint(args) => lint::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Bpf(args) => bpf::run(&args).map(|()| ExitCode::SUCCESS),
     };
     match result {

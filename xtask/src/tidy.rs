@@ -28,8 +28,8 @@ const ROOMS: [&str; 13] = [
     "evidence",
     "launch",
     "gate",
-    "api",
     "pipeline",
+    "api",
     "supervisor",
     "cli",
 ];
