@@ -1,7 +1,8 @@
 //! The main job on a machine that has never seen it.
 
 use std::{
-    ffi::OsString,
+    env,
+    ffi::{OsStr, OsString},
     os::unix::process::CommandExt,
     process::{Command, ExitCode},
 };
@@ -40,13 +41,30 @@ impl Ready {
     /// `ana-run`, up to the agent's command.
     pub(crate) fn ana_run(&self) -> Command {
         let mut command = Command::new(self.installed.program("ana-run"));
+        for (name, _) in env::vars_os().filter(|(name, _)| is_cargos(name)) {
+            command.env_remove(name);
+        }
         command.arg("--state").arg(&self.state.folder);
         if self.agent.named {
             command.arg("--user").arg(&self.agent.user.name);
         }
         command.arg("--");
+        // The C library drops it from the environment of a setgid program.
+        if let Some(folder) = env::var_os("TMPDIR") {
+            let mut assignment = OsString::from("TMPDIR=");
+            assignment.push(folder);
+            command.arg("env").arg(assignment);
+        }
         command
     }
+}
+
+/// Whether cargo and rustup have set this variable for us: it says nothing to the agent, and would lead its own cargo
+/// astray.
+fn is_cargos(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let whole = ["CARGO", "CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "LD_LIBRARY_PATH", "RUSTUP_TOOLCHAIN"];
+    whole.contains(&&*name) || name.starts_with("CARGO_PKG_") || name == "RUST_RECURSION_COUNT"
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
