@@ -48,8 +48,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     setup()?;
     step("build", "cargo build --release, for the tests of the real programs");
     run_shown(cargo()?.args(["build", "--release", "--locked", "--package", "ana-supervisor", "--bins"]))?;
-    step("build", "cargo test --no-run");
-    run_shown(cargo()?.args(["test", "--quiet", "--locked", "--workspace", "--no-run"]))?;
+    step("build", "cargo test --release --no-run");
+    run_shown(cargo()?.args(["test", "--release", "--locked", "--workspace", "--no-run"]))?;
     let built = start.elapsed().as_secs();
 
     let list = target_dir()?.join("ana-tests/skipped");
@@ -92,7 +92,8 @@ fn setup() -> Result<()> {
 /// One `cargo test`; its failures are counted, not returned.
 fn suite(packages: &[&str], arguments: &[OsString], tally: &mut Tally) -> Result<()> {
     let mut command = cargo()?;
-    command.args(["test", "--locked", "--no-fail-fast", "--config", &runner()?]);
+    // The same profile as the product: its dependencies are built once.
+    command.args(["test", "--release", "--locked", "--no-fail-fast", "--config", &runner()?]);
     command.args(packages.iter().flat_map(|package| ["--package", package]));
     command.arg("--").args(arguments).env("ANA_BIN_DIR", target_dir()?.join("release"));
     let (lines, success) = echoed(&mut command)?;
