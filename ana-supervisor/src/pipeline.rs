@@ -94,7 +94,8 @@ impl Pipeline {
             Some(blocked) => blocked,
             None => return Ok(()),
         };
-        let arrival = if blocked.exec { self.gate.hold(blocked).await? } else { self.gate.open(blocked).await? };
+        let arrival =
+            if blocked.exec { self.gate.hold(blocked).await? } else { self.gate.open(blocked).await? };
         let held = match arrival {
             Arrival::Held(held) => *held,
             Arrival::Refused(blocked, error) => return self.refuse_open(blocked, &error).await,
@@ -112,7 +113,8 @@ impl Pipeline {
         let recorded = match self.record(decided).await {
             Ok(recorded) => recorded,
             Err((operation, why)) => {
-                held.refuse(operation.summary(), operation.rule.clone(), operation.id.clone(), why.clone()).await;
+                held.refuse(operation.summary(), operation.rule.clone(), operation.id.clone(), why.clone())
+                    .await;
                 // What cannot be proven does not happen; and a session that cannot write evidence does nothing more.
                 tracing::error!(why, "a decision could not be recorded: the operation is denied");
                 return Ok(());
@@ -171,7 +173,9 @@ impl Pipeline {
         let judged = self.judged(verdict, &caller)?;
         let Ok(decided) = Decided::by_rule(judged) else { return Ok(Some(blocked)) };
         let (operation, why) = match self.record(decided).await {
-            Ok(recorded) => (Arc::clone(recorded.decided().operation()), recorded.decided().reason().to_string()),
+            Ok(recorded) => {
+                (Arc::clone(recorded.decided().operation()), recorded.decided().reason().to_string())
+            }
             Err(unrecorded) => unrecorded,
         };
         let (summary, rule, id) = (operation.summary(), operation.rule.clone(), operation.id.clone());
@@ -222,7 +226,8 @@ impl Pipeline {
         let limit = if verdict.action == Action::Approve { SHOWN_MAX } else { RECORDED_MAX };
         if size > limit {
             verdict.action = Action::Deny;
-            verdict.because = format!("it is too large to be shown or recorded: {size} bytes, the limit is {limit}");
+            verdict.because =
+                format!("it is too large to be shown or recorded: {size} bytes, the limit is {limit}");
             return Ok(Judged { operation: Arc::new(shortened(operation)), verdict });
         }
         Ok(Judged { operation: Arc::new(operation), verdict })
@@ -231,11 +236,12 @@ impl Pipeline {
     /// The strictest verdict on the protected files of this exec: a script may come with a protected interpreter.
     fn verdict(&self, held: &Held) -> Verdict {
         let subject = &held.subject;
-        let verdicts = held.protected.iter().enumerate().map(|(index, file)| match (&subject.script, index) {
-            (Some(script), 0) if script.opened => self.policy.judge_script(&file.paths(), None),
-            (Some(_), 0) => self.policy.judge_script(&file.paths(), held.script_arguments.as_deref()),
-            _ => self.policy.judge_exec(&file.paths(), &subject.image.argv),
-        });
+        let verdicts =
+            held.protected.iter().enumerate().map(|(index, file)| match (&subject.script, index) {
+                (Some(script), 0) if script.opened => self.policy.judge_script(&file.paths(), None),
+                (Some(_), 0) => self.policy.judge_script(&file.paths(), held.script_arguments.as_deref()),
+                _ => self.policy.judge_exec(&file.paths(), &subject.image.argv),
+            });
         let strictness = |verdict: &Verdict| match verdict.action {
             Action::Allow => 0,
             Action::Approve => 1,
@@ -287,9 +293,11 @@ impl Pipeline {
         let (id, pid) = (ulid::Ulid::generate().to_string(), blocked.pid);
         let attempt = if blocked.exec { "exec" } else { "open" };
         let (summary, why) = (format!("{attempt} {path}"), error.to_string());
-        let rule = self.gate.protected.find(&blocked.file).map(|(_, file)| {
-            self.policy.judge_exec(&file.paths(), &[]).rule
-        });
+        let rule = self
+            .gate
+            .protected
+            .find(&blocked.file)
+            .map(|(_, file)| self.policy.judge_exec(&file.paths(), &[]).rule);
         let told_rule = rule.clone().unwrap_or_default();
         self.gate.teller.tell(Arc::clone(&blocked.process), summary, told_rule, id.clone(), why).await;
         let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();

@@ -58,12 +58,20 @@ fn measure(markdown: bool) {
 
     eprintln!("spawn and open …");
     let (spawn, open) = work(&ground, &probe);
-    rows.push(Row::compared("spawn+wait /bin/true in a session", &spawn, "≤ 1.02 p50, ≤ 1.10 p99", |r| r.0 <= 1.02 && r.1 <= 1.10));
+    rows.push(Row::compared(
+        "spawn+wait /bin/true in a session",
+        &spawn,
+        "≤ 1.02 p50, ≤ 1.10 p99",
+        |r| r.0 <= 1.02 && r.1 <= 1.10,
+    ));
     rows.push(Row::compared("open+close in a sealed session", &open, "≤ 1.12 p50", |r| r.0 <= 1.12));
 
     eprintln!("protected program outside of every session …");
     let outside = outside(&ground, &probe, &held);
-    let mut row = Row::compared("exec of a protected program outside", &outside, "≤ 45 µs over bare at p50", |_| true);
+    let mut row =
+        Row::compared("exec of a protected program outside", &outside, "≤ 45 µs over bare at p50", |_| {
+            true
+        });
     row.met = row.ana.0 - row.bare.expect("compared").0 <= 45.0;
     rows.push(row);
 
@@ -127,7 +135,8 @@ fn print(rows: &[Row], markdown: bool) {
             Some(bare) => format!("{:.3}", pick(&row.ana) / pick(bare)),
             None => "–".to_owned(),
         };
-        let bare = |pick: fn(&(f64, f64)) -> f64| row.bare.as_ref().map_or("–".to_owned(), |b| time(pick(b)));
+        let bare =
+            |pick: fn(&(f64, f64)) -> f64| row.bare.as_ref().map_or("–".to_owned(), |b| time(pick(b)));
         let cells = [
             row.what.to_owned(),
             bare(|b| b.0),
@@ -159,7 +168,8 @@ struct Worker {
 
 impl Worker {
     fn start(mut command: Command) -> Self {
-        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a worker starts");
+        let mut process =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a worker starts");
         let to = process.stdin.take().expect("piped");
         let from = BufReader::new(process.stdout.take().expect("piped"));
         Self { process, to, from }
@@ -214,7 +224,10 @@ fn work(ground: &Ground, probe: &Path) -> (Compared, Compared) {
     let mut results = [(Vec::new(), Vec::new()), (Vec::new(), Vec::new())];
     for round in 0..=ROUNDS {
         for (worker, (spawn, open)) in workers.iter_mut().zip(&mut results) {
-            let (spawned, opened) = (worker.numbers(&format!("spawn {SPAWNS} /bin/true")), worker.numbers(&format!("open {OPENS}")));
+            let (spawned, opened) = (
+                worker.numbers(&format!("spawn {SPAWNS} /bin/true")),
+                worker.numbers(&format!("open {OPENS}")),
+            );
             // The first round warms up.
             if round > 0 {
                 spawn.extend(spawned);
@@ -266,7 +279,8 @@ fn holds(ground: &Ground, probe: &Path, held: &Path) -> Holds {
         let attempted: f64 = worker.ask(&format!("attempt {}", held.display())).parse().expect("a time");
         let id = pending(&mut client);
         let seen = probe::now();
-        let Ok(Reply::Question { options, .. }) = ask_for(&mut client, &Request::Show { id: id.clone() }) else {
+        let Ok(Reply::Question { options, .. }) = ask_for(&mut client, &Request::Show { id: id.clone() })
+        else {
             panic!("no question");
         };
         client.connection.take_fds();

@@ -32,7 +32,9 @@ fn serve() {
         match words.as_slice() {
             ["spawn", count, program] => times(count, || spawn(program)),
             // A hundred at a time: one is not much longer than reading the clock.
-            ["open", count] => times(count, || (0..100).for_each(|_| drop(File::open("/etc/hostname").expect("there")))),
+            ["open", count] => {
+                times(count, || (0..100).for_each(|_| drop(File::open("/etc/hostname").expect("there"))))
+            }
             ["attempt", program] => {
                 writeln!(stdout, "{}", now()).expect("heard");
                 stdout.flush().expect("heard");

@@ -155,7 +155,9 @@ fn own_programs() -> Vec<String> {
         .expect("the build folder can be read")
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| !name.contains('.') && (name == "marker" || name == "bench-exec" || name.starts_with("attack-")))
+        .filter(|name| {
+            !name.contains('.') && (name == "marker" || name == "bench-exec" || name.starts_with("attack-"))
+        })
         .collect();
     names.sort();
     names

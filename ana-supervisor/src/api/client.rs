@@ -2,10 +2,7 @@
 
 use std::{
     fs, io,
-    os::{
-        fd::AsFd,
-        unix::net::UnixStream,
-    },
+    os::{fd::AsFd, unix::net::UnixStream},
     path::{Path, PathBuf},
 };
 

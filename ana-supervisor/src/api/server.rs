@@ -1,13 +1,6 @@
 //! The supervisor's end: answers `ana`. (The owner's connection is the session's own affair.)
 
-use std::{
-    fs::File,
-    io,
-    os::fd::AsFd,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs::File, io, os::fd::AsFd, path::Path, sync::Arc, time::Duration};
 
 use nix::unistd::Pid;
 use tokio::{
@@ -137,7 +130,12 @@ async fn changed(watch: Option<&mut tokio::sync::watch::Receiver<u64>>) -> bool 
     }
 }
 
-async fn answer(stream: &UnixStream, context: &Context, peer: &sys::socket::Peer, request: Request) -> io::Result<()> {
+async fn answer(
+    stream: &UnixStream,
+    context: &Context,
+    peer: &sys::socket::Peer,
+    request: Request,
+) -> io::Result<()> {
     let desk = &context.pipeline.desk;
     let now = sys::boottime::now()?;
     let refused = |why: String| Reply::Refused { why };

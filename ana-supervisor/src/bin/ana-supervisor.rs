@@ -63,7 +63,11 @@ fn owner(text: &str) -> Result<(i32, String), String> {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).without_time().init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::WARN)
+        .without_time()
+        .init();
     let result = match Args::parse().role {
         Role::Start(_) => return announce(start::start(&std::env::args_os().skip(2).collect::<Vec<_>>())),
         Role::Serve(session) => return serve(session),

@@ -228,7 +228,8 @@ pub fn deny(args: &Deny, state: Option<&Path>) -> anyhow::Result<ExitCode> {
 fn find(state: Option<&Path>, request: &Request) -> anyhow::Result<(Client, Reply)> {
     let mut refusals = Vec::new();
     for (session, socket) in client::sockets(&State::paths(state).run) {
-        let asked = Client::connect(&socket).and_then(|mut client| client.ask(request).map(|reply| (client, reply)));
+        let asked =
+            Client::connect(&socket).and_then(|mut client| client.ask(request).map(|reply| (client, reply)));
         match asked {
             Ok(answered) => return Ok(answered),
             Err(ClientError::Refused(why)) => refusals.push(why),

@@ -31,12 +31,20 @@ fn policy(path: &Path) -> (Check, Option<Policy>) {
         Ok(sources) => sources,
         Err((path, error)) => {
             let found = format!("{}: {error}", path.display());
-            return (check(NAME, Status::Missing, found, "write one; `ana policy check FILE` tests it"), None);
+            return (
+                check(NAME, Status::Missing, found, "write one; `ana policy check FILE` tests it"),
+                None,
+            );
         }
     };
     match Policy::parse(&sources, &super::policy::home().unwrap_or_default()) {
         Ok(policy) => {
-            let found = format!("{}: {} rules, {} tests", path.display(), policy.exec_rules().len(), policy.test_count());
+            let found = format!(
+                "{}: {} rules, {} tests",
+                path.display(),
+                policy.exec_rules().len(),
+                policy.test_count()
+            );
             (check(NAME, Status::Ok, found, ""), Some(policy))
         }
         Err(errors) => {
@@ -100,11 +108,19 @@ fn passkeys(path: &Path, policy: Option<&Policy>) -> Check {
     };
     let usable = policy.is_none_or(|policy| policy.allow_software_passkey() || software < passkeys.len());
     match (usable, software) {
-        (false, _) => {
-            check(NAME, Status::Missing, found, "set allow_software_passkey = true in the policy, or enroll a security key")
-        }
+        (false, _) => check(
+            NAME,
+            Status::Missing,
+            found,
+            "set allow_software_passkey = true in the policy, or enroll a security key",
+        ),
         (true, 0) => check(NAME, Status::Ok, found, ""),
-        (true, _) => check(NAME, Status::Degraded, found, "a software passkey is for trying ana out: enroll a security key"),
+        (true, _) => check(
+            NAME,
+            Status::Degraded,
+            found,
+            "a software passkey is for trying ana out: enroll a security key",
+        ),
     }
 }
 
@@ -116,6 +132,11 @@ fn leftovers() -> Check {
     let remains = Hierarchy::find().map(|hierarchy| supervisor::remains(&hierarchy)).unwrap_or_default();
     match remains.len() {
         0 => check(NAME, Status::Ok, "none".to_owned(), ""),
-        n => check(NAME, Status::Degraded, format!("{n} left something behind"), "the next ana-run kills and removes it"),
+        n => check(
+            NAME,
+            Status::Degraded,
+            format!("{n} left something behind"),
+            "the next ana-run kills and removes it",
+        ),
     }
 }

@@ -24,7 +24,8 @@ pub enum Answer {
 
 /// The whole question, without the line where the answer is typed.
 pub fn text(options: &Options, width: usize, color: bool) -> String {
-    let passkeys: Vec<_> = options.offered.iter().map(|offer| format!("{} ({})", offer.name, offer.kind)).collect();
+    let passkeys: Vec<_> =
+        options.offered.iter().map(|offer| format!("{} ({})", offer.name, offer.kind)).collect();
     format!("{}\npasskey: {}\n", options.operation.prompt(width, color).trim_end(), passkeys.join(", "))
 }
 

@@ -63,8 +63,8 @@ impl Signer {
         B64.encode_string(header, &mut line);
         line.push('.');
         B64.encode_string(payload, &mut line);
-        let signature =
-            jsonwebtoken::crypto::sign(line.as_bytes(), &self.key, Algorithm::ES256).map_err(EvidenceError::Sign)?;
+        let signature = jsonwebtoken::crypto::sign(line.as_bytes(), &self.key, Algorithm::ES256)
+            .map_err(EvidenceError::Sign)?;
         line.push('.');
         line.push_str(&low_s(&signature).ok_or(EvidenceError::Signature)?);
         Ok(line)

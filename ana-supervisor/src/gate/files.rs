@@ -120,7 +120,12 @@ fn replaceable(path: &Path, mut owner: u32, user: &Identity) -> bool {
 }
 
 /// The operation's form of a file.
-pub fn describe(file: &File, key: ana_common::FileKey, hash: [u8; 32], user: &Identity) -> io::Result<crate::operation::File> {
+pub fn describe(
+    file: &File,
+    key: ana_common::FileKey,
+    hash: [u8; 32],
+    user: &Identity,
+) -> io::Result<crate::operation::File> {
     let path = path_of(file.as_fd())?;
     Ok(crate::operation::File {
         not_fixed: not_fixed(file, &path, user),

@@ -180,9 +180,30 @@ pub fn environment(block: &[u8], nonce: &str, baseline: &Baseline) -> Environmen
 /// Variables that make a program run other code than its own: of the dynamic loader, of the C library, of OpenSSL, and of
 /// the common interpreters. A `*` stands for any end of the name.
 const HOOKS: [&str; 24] = [
-    "BASH_ENV", "BASH_FUNC_*", "BUN_*", "DENO_*", "ENV", "GCONV_PATH", "GLIBC_TUNABLES", "JAVA_TOOL_OPTIONS", "LD_*",
-    "LOCPATH", "MALLOC_*", "NLSPATH", "NODE_OPTIONS", "NODE_PATH", "OPENSSL_*", "PERL5*", "PERLLIB", "PS4", "PYTHON*",
-    "RUBYLIB", "RUBYOPT", "SHELLOPTS", "ZDOTDIR", "_JAVA_OPTIONS",
+    "BASH_ENV",
+    "BASH_FUNC_*",
+    "BUN_*",
+    "DENO_*",
+    "ENV",
+    "GCONV_PATH",
+    "GLIBC_TUNABLES",
+    "JAVA_TOOL_OPTIONS",
+    "LD_*",
+    "LOCPATH",
+    "MALLOC_*",
+    "NLSPATH",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "OPENSSL_*",
+    "PERL5*",
+    "PERLLIB",
+    "PS4",
+    "PYTHON*",
+    "RUBYLIB",
+    "RUBYOPT",
+    "SHELLOPTS",
+    "ZDOTDIR",
+    "_JAVA_OPTIONS",
 ];
 
 /// The hooks that were set since the session began. What the person had set before is the person's.
@@ -256,7 +277,8 @@ mod tests {
         };
         let found = environment(b"A=1\0B=x\0D=4\0A=2\0", "n", &baseline);
         let names: Vec<_> = found.changed.iter().map(|v| (v.name.escaped(), v.change)).collect();
-        let expected = [("A", Change::Changed), ("B", Change::Changed), ("C", Change::Removed), ("D", Change::Added)];
+        let expected =
+            [("A", Change::Changed), ("B", Change::Changed), ("C", Change::Removed), ("D", Change::Added)];
         assert_eq!(names, expected.map(|(name, change)| (name.to_owned(), change)));
     }
 }

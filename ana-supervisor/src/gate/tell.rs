@@ -45,7 +45,14 @@ impl Teller {
 
 /// Writes `ana: denied: …` to descriptor 2 of the process (alive, frozen or blocked), as the agent's user. Blocks for at
 /// most a second. What cannot be told stays untold: a root-owned or read-only descriptor is never written.
-fn denied(process: BorrowedFd, user: &Identity, summary: &str, rule: &str, id: &str, why: &str) -> io::Result<()> {
+fn denied(
+    process: BorrowedFd,
+    user: &Identity,
+    summary: &str,
+    rule: &str,
+    id: &str,
+    why: &str,
+) -> io::Result<()> {
     let stderr = sys::process::descriptor_of(process, 2)?;
     if !sys::tell::is_stderr_like(stderr.as_fd())? {
         return Ok(());

@@ -104,7 +104,8 @@ impl Kernel {
         let types = Btf::of_the_kernel()?;
         let offsets = offsets(&types)?;
         // Parsed once and lent: by default the loader reads the kernel's types again, for relocations that we do not have.
-        let btf = aya::Btf::parse(types.bytes(), aya::Endianness::default()).map_err(KernelError::TracepointTypes)?;
+        let btf = aya::Btf::parse(types.bytes(), aya::Endianness::default())
+            .map_err(KernelError::TracepointTypes)?;
         let mut loader = EbpfLoader::new();
         loader.btf(Some(&btf));
         loader.map_max_entries("REPORTS", ring_bytes);

@@ -257,7 +257,8 @@ impl Hold {
         let path = self.path.join("cgroup.events");
         let events = File::open(&path).map_err(failed("open", &path))?;
         let reader = events.try_clone().map_err(failed("open", &path))?;
-        let changes = readiness::watch(OwnedFd::from(events), Interest::PRIORITY).map_err(failed("watch", &path))?;
+        let changes =
+            readiness::watch(OwnedFd::from(events), Interest::PRIORITY).map_err(failed("watch", &path))?;
         loop {
             let mut text = [0; 256];
             let length = reader.read_at(&mut text, 0).map_err(failed("read", &path))?;

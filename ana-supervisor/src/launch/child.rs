@@ -14,7 +14,9 @@ use std::{
 
 use caps::{CapSet, Capability};
 use landlock::RulesetCreated;
-use nix::unistd::{Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, setgroups, setpgid, setresgid, setresuid};
+use nix::unistd::{
+    Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, setgroups, setpgid, setresgid, setresuid,
+};
 
 use super::{
     filter, seal,
@@ -172,7 +174,9 @@ fn exec(argv: &[CString], environment: &[CString], path: &[u8]) -> Step {
     } else {
         for folder in path.split(|&b| b == b':') {
             let folder = if folder.is_empty() { b"." } else { folder };
-            candidates.push(Path::new(std::ffi::OsStr::from_bytes(folder)).join(std::ffi::OsStr::from_bytes(program)));
+            candidates.push(
+                Path::new(std::ffi::OsStr::from_bytes(folder)).join(std::ffi::OsStr::from_bytes(program)),
+            );
         }
     }
     let mut worst = io::Error::from_raw_os_error(libc::ENOENT);

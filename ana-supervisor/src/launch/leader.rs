@@ -113,10 +113,12 @@ fn stage(preparation: &Preparation) -> Result<(Stage, Pipes), Step> {
     let mut streams = Vec::with_capacity(3);
     for (index, stream) in spec.streams.iter().enumerate() {
         let near = match (stream, &pty) {
-            (Stream::Terminal, Some(pty)) => pty.slave.try_clone().map_err(Step::doing("copy the terminal"))?,
+            (Stream::Terminal, Some(pty)) => {
+                pty.slave.try_clone().map_err(Step::doing("copy the terminal"))?
+            }
             _ => {
-                let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
-                    .map_err(Step::doing("make a pipe"))?;
+                let (read, write) =
+                    nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(Step::doing("make a pipe"))?;
                 let (near, far) = if index == 0 { (read, write) } else { (write, read) };
                 // Programs reopen /dev/stdout: the pipe has to be the agent's.
                 nix::unistd::fchown(&near, Some(preparation.identity.uid.into()), None)
@@ -127,7 +129,8 @@ fn stage(preparation: &Preparation) -> Result<(Stage, Pipes), Step> {
         };
         streams.push(near);
     }
-    let streams = streams.try_into().map_err(|_more: Vec<OwnedFd>| Step::doing("set up the streams")(Three))?;
+    let streams =
+        streams.try_into().map_err(|_more: Vec<OwnedFd>| Step::doing("set up the streams")(Three))?;
     let (master, slave) = pty.map_or((None, None), |pty| (Some(pty.master), Some(pty.slave)));
     Ok((Stage { master, slave, streams, ruleset }, pipes))
 }
@@ -151,11 +154,9 @@ fn start(
 
     let mut report = Some(report);
     let mut outfit = Some(outfit);
-    let (agent, _pidfd) = sys::process::fork_into(work.as_fd(), || {
-        match (outfit.take(), report.take()) {
-            (Some(outfit), Some(report)) => child::become_agent(outfit, report),
-            _ => std::process::exit(i32::from(child::OURS)),
-        }
+    let (agent, _pidfd) = sys::process::fork_into(work.as_fd(), || match (outfit.take(), report.take()) {
+        (Some(outfit), Some(report)) => child::become_agent(outfit, report),
+        _ => std::process::exit(i32::from(child::OURS)),
     })?;
     // Our copies: the streams must end when the agent's side closes them, the master belongs to ana-run.
     drop((outfit, report, master));

@@ -72,7 +72,8 @@ pub fn mount_of_v1() -> Option<PathBuf> {
     text.lines().find_map(|line| {
         let (mount, file_system) = line.split_once(" - ")?;
         let mut fields = file_system.split(' ');
-        let is_pids = fields.next()? == "cgroup" && fields.next_back()?.split(',').any(|option| option == "pids");
+        let is_pids =
+            fields.next()? == "cgroup" && fields.next_back()?.split(',').any(|option| option == "pids");
         is_pids.then(|| mount.split(' ').nth(4).map(PathBuf::from))?
     })
 }

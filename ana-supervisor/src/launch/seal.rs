@@ -83,8 +83,11 @@ pub fn enter(ruleset: RulesetCreated) -> Result<(), SealError> {
 /// Where processes and the kernel are written to: every mount of procfs, sysfs and cgroup file systems.
 fn forbidden() -> Result<BTreeSet<PathBuf>, SealError> {
     let path = PathBuf::from("/proc/self/mountinfo");
-    let text =
-        fs::read_to_string(&path).map_err(|source| SealError::Io { doing: "read", path: path.clone(), source })?;
+    let text = fs::read_to_string(&path).map_err(|source| SealError::Io {
+        doing: "read",
+        path: path.clone(),
+        source,
+    })?;
     let mounts = text.lines().filter_map(|line| {
         let (mount, kind) = line.split_once(" - ")?;
         let kind = kind.split(' ').next()?;
@@ -100,8 +103,11 @@ fn forbidden() -> Result<BTreeSet<PathBuf>, SealError> {
 fn writable(forbidden: &BTreeSet<PathBuf>) -> Result<Vec<PathBuf>, SealError> {
     let (mut open, mut granted) = (vec![PathBuf::from("/")], Vec::new());
     while let Some(folder) = open.pop() {
-        let entries = fs::read_dir(&folder)
-            .map_err(|source| SealError::Io { doing: "list", path: folder.clone(), source })?;
+        let entries = fs::read_dir(&folder).map_err(|source| SealError::Io {
+            doing: "list",
+            path: folder.clone(),
+            source,
+        })?;
         for path in entries.flatten().map(|entry| entry.path()) {
             if forbidden.contains(&path) {
                 continue;
@@ -145,7 +151,11 @@ mod tests {
         let granted = writable(&forbidden).unwrap();
         assert!(granted.contains(&PathBuf::from("/tmp")) && granted.contains(&PathBuf::from("/usr/bin")));
         for path in &granted {
-            assert!(!forbidden.iter().any(|f| f.starts_with(path) || path.starts_with(f)), "{}", path.display());
+            assert!(
+                !forbidden.iter().any(|f| f.starts_with(path) || path.starts_with(f)),
+                "{}",
+                path.display()
+            );
         }
     }
 

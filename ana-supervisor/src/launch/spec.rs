@@ -4,10 +4,7 @@ use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    operation::Bytes,
-    sys::terminal::Size,
-};
+use crate::{operation::Bytes, sys::terminal::Size};
 
 /// What `ana-run` asks for: the command, and what of its own surroundings the agent gets.
 #[derive(Clone, Debug, Serialize, Deserialize)]

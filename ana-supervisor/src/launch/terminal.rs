@@ -32,8 +32,14 @@ pub fn isolate() -> Result<(), Step> {
         .map_err(Step::doing("make the mounts slaves of the host's"))?;
     let tty = Group::from_name("tty").ok().flatten().map_or(5, |group| group.gid.as_raw());
     let options = format!("newinstance,gid={tty},mode=620,ptmxmode=0666");
-    mount(Some("devpts"), "/dev/pts", Some("devpts"), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, Some(&*options))
-        .map_err(Step::doing("mount devpts on /dev/pts"))?;
+    mount(
+        Some("devpts"),
+        "/dev/pts",
+        Some("devpts"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
+        Some(&*options),
+    )
+    .map_err(Step::doing("mount devpts on /dev/pts"))?;
     // Where /dev/ptmx is a link to pts/ptmx it leads to the new instance by itself.
     if !Path::new("/dev/ptmx").is_symlink() {
         mount(Some("/dev/pts/ptmx"), "/dev/ptmx", none, MsFlags::MS_BIND, none)
@@ -54,9 +60,11 @@ pub fn open(identity: &Identity, size: Option<Size>) -> Result<Pty, Step> {
     let tty = Group::from_name("tty").ok().flatten().map_or(Gid::from_raw(identity.gid), |group| group.gid);
     fchown(&slave, Some(Uid::from_raw(identity.uid)), Some(tty))
         .map_err(Step::doing("give the session's terminal to the agent's user"))?;
-    fchmod(&slave, Mode::from_bits_truncate(0o620)).map_err(Step::doing("set the mode of the session's terminal"))?;
+    fchmod(&slave, Mode::from_bits_truncate(0o620))
+        .map_err(Step::doing("set the mode of the session's terminal"))?;
     if let Some(size) = size {
-        terminal::resize(slave.as_fd(), size).map_err(Step::doing("set the size of the session's terminal"))?;
+        terminal::resize(slave.as_fd(), size)
+            .map_err(Step::doing("set the size of the session's terminal"))?;
     }
     Ok(Pty { master, slave })
 }

@@ -14,7 +14,9 @@ pub enum UserError {
          ana-run --user NAME -- CMD"
     )]
     Nobody,
-    #[error("the agent's user is root: an agent that is root can undo everything; name another user with --user")]
+    #[error(
+        "the agent's user is root: an agent that is root can undo everything; name another user with --user"
+    )]
     Root,
     #[error("no user {0:?}; name one that exists, or a number")]
     Unknown(String),

@@ -77,7 +77,8 @@ pub fn run(socket: UnixStream) -> Result<Watch, WardenError> {
     nix::unistd::setsid()?;
     let mut socket = Blocking::new(socket, REQUEST_MAX);
     let charge: Charge = socket.receive()?.ok_or(WardenError::Protocol)?;
-    let [supervisor, gate, lock]: [OwnedFd; 3] = socket.take_fds().try_into().map_err(|_fds| WardenError::Protocol)?;
+    let [supervisor, gate, lock]: [OwnedFd; 3] =
+        socket.take_fds().try_into().map_err(|_fds| WardenError::Protocol)?;
     socket.send(&Done, &[])?;
 
     loop {
@@ -100,7 +101,10 @@ pub fn run(socket: UnixStream) -> Result<Watch, WardenError> {
         if !charge.cgroup.exists() {
             break;
         }
-        tracing::error!(error = &error as &dyn std::error::Error, "the session could not be killed; trying again");
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the session could not be killed; trying again"
+        );
         std::thread::sleep(RETRY);
     }
     // Nobody of the session is left: now the gate and the guard may go.

@@ -7,8 +7,8 @@ use nix::fcntl::{Flock, FlockArg};
 use super::setup::PINS;
 use crate::{
     api::client,
-    launch::cgroup::{self, Hierarchy},
     kernel::pins,
+    launch::cgroup::{self, Hierarchy},
 };
 
 /// A cgroup without pins may belong to a session that is just starting.
@@ -53,7 +53,11 @@ pub(super) fn clean(hierarchy: &Hierarchy, run: &Path) -> Vec<String> {
             && let Err(error) = cgroup::kill(&path, super::KILL_LIMIT).and_then(|()| cgroup::remove(&path))
         {
             // Its guard stays pinned: nothing of it runs unguarded.
-            tracing::error!(session, error = &error as &dyn std::error::Error, "a dead session could not be killed");
+            tracing::error!(
+                session,
+                error = &error as &dyn std::error::Error,
+                "a dead session could not be killed"
+            );
             return false;
         }
         pins::unpin(&Path::new(PINS).join(session)).ok();

@@ -20,8 +20,12 @@ pub use leftovers::{lock, remains};
 pub use setup::PINS;
 
 use crate::{
-    approval::passkeys::PasskeysError, evidence::EvidenceError, gate::exec::GateError, kernel::{Kernel, KernelError},
-    launch::{cgroup::CgroupError, user::UserError}, state::StateError,
+    approval::passkeys::PasskeysError,
+    evidence::EvidenceError,
+    gate::exec::GateError,
+    kernel::{Kernel, KernelError},
+    launch::{cgroup::CgroupError, user::UserError},
+    state::StateError,
 };
 
 /// How long `ana-run` may take to connect.
@@ -83,7 +87,10 @@ fn io(doing: &'static str) -> impl FnOnce(io::Error) -> SupervisorError {
 ///
 /// # Errors
 /// The session could not be started. What goes wrong later ends the session and is recorded.
-pub fn serve(options: Options, announce: impl FnOnce(&start::Announcement) -> io::Result<()>) -> Result<(), SupervisorError> {
+pub fn serve(
+    options: Options,
+    announce: impl FnOnce(&start::Announcement) -> io::Result<()>,
+) -> Result<(), SupervisorError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(SupervisorError::NotRoot);
     }
@@ -150,7 +157,9 @@ pub fn record_death(charge: &crate::launch::warden::Charge) -> Result<(), Superv
     let store = crate::evidence::Store::open(&state)?;
     let detail = serde_json::json!({ "cause": "the supervisor died; the warden killed the session" });
     store.append(
-        crate::evidence::Entry::new(crate::evidence::Event::SessionEnd).session(&charge.session).detail(detail),
+        crate::evidence::Entry::new(crate::evidence::Event::SessionEnd)
+            .session(&charge.session)
+            .detail(detail),
     )?;
     Ok(())
 }

@@ -92,7 +92,8 @@ async fn accept(
             continue;
         }
         let mut owner = Owner { stream, peer, assembly: Assembly::new(REQUEST_MAX) };
-        let first = frame::receive(&owner.stream, &mut owner.assembly).await.map_err(doing("hear from ana-run"))?;
+        let first =
+            frame::receive(&owner.stream, &mut owner.assembly).await.map_err(doing("hear from ana-run"))?;
         let Some(Request::Launch(mut spec)) = first else { return Err(SupervisorError::Protocol("ana-run")) };
         owner.assembly.limit(SMALL_REQUEST_MAX);
         if owner.peer.uid == 0 {
@@ -147,12 +148,18 @@ fn notices(door: &Door, prepared: &Prepared) -> Vec<String> {
             1 => String::new(),
             n => format!(" and {} more", n - 1),
         };
-        let text = format!("not there, hence not protected: {}{more} (a file that appears there later is not, either)", first.display());
+        let text = format!(
+            "not there, hence not protected: {}{more} (a file that appears there later is not, either)",
+            first.display()
+        );
         notices.push(text);
     }
     let switches = prepared.switches;
     for (on, what) in [
-        (switches.debuggers, "debuggers = true: a process of the session can rewrite another one after it was judged"),
+        (
+            switches.debuggers,
+            "debuggers = true: a process of the session can rewrite another one after it was judged",
+        ),
         (switches.io_uring, "io_uring = true: its operations are seen by no filter"),
         (switches.i386, "i386 = true: 32-bit system calls pass the base filter unchecked"),
     ] {
@@ -356,7 +363,9 @@ impl Running {
             }
             FromLeader::Exited { status } => Some(End::Agent(status)),
             FromLeader::Failed(failure) => Some(End::NotStarted(failure)),
-            FromLeader::Ready { .. } => Some(End::Killed("the session leader said something unexpected".to_owned())),
+            FromLeader::Ready { .. } => {
+                Some(End::Killed("the session leader said something unexpected".to_owned()))
+            }
         }
     }
 
@@ -433,10 +442,8 @@ impl Running {
     /// Kill, record, tell, take down: in this order.
     async fn finish(mut self, end: End) -> Result<(), SupervisorError> {
         let cgroup = Arc::clone(&self.prepared.cgroup);
-        let killed = tokio::task::spawn_blocking(move || {
-            crate::launch::cgroup::kill(cgroup.path(), KILL_LIMIT)
-        })
-        .await;
+        let killed =
+            tokio::task::spawn_blocking(move || crate::launch::cgroup::kill(cgroup.path(), KILL_LIMIT)).await;
         let dead = matches!(killed, Ok(Ok(())));
         self.settle().await;
         if let Some(why) = self.unhealthy() {
@@ -457,7 +464,10 @@ impl Running {
         let store = Arc::clone(&self.prepared.pipeline.store);
         let recorded = tokio::task::spawn_blocking(move || store.append(entry)).await;
         if let Ok(Err(error)) = &recorded {
-            tracing::error!(error = error as &dyn std::error::Error, "the end of the session could not be recorded");
+            tracing::error!(
+                error = error as &dyn std::error::Error,
+                "the end of the session could not be recorded"
+            );
         }
         let reply = match end {
             End::Agent(status) => Reply::Exited { status },

@@ -31,7 +31,13 @@ use crate::{
     },
     evidence::{Entry, Event, Store},
     gate::{
-        exec::{ExecGate, admitted::Admitted, answerer::{Answerer, Blocked}, protected::ProtectedFiles, reports},
+        exec::{
+            ExecGate,
+            admitted::Admitted,
+            answerer::{Answerer, Blocked},
+            protected::ProtectedFiles,
+            reports,
+        },
         process::Baseline,
     },
     kernel::{self, Kernel, Report},
@@ -119,7 +125,11 @@ pub(super) struct Warden {
 }
 
 /// Loads the policy for this user; its errors come rendered.
-pub(super) fn load_policy(state: &State, path: Option<&Path>, home: &Path) -> Result<Policy, SupervisorError> {
+pub(super) fn load_policy(
+    state: &State,
+    path: Option<&Path>,
+    home: &Path,
+) -> Result<Policy, SupervisorError> {
     let sources = match path {
         Some(path) => state.policy_file(path)?,
         None => state.policy_sources()?,
@@ -149,7 +159,8 @@ pub(super) fn prepare(
     let store = Arc::new(Store::open(&door.state)?);
     store.end_abandoned(&|session| session == door.session || leftovers::is_live(session))?;
 
-    let mut kernel = kernel.join().map_err(|_panicked| SupervisorError::Protocol("the loader of the guard"))??;
+    let mut kernel =
+        kernel.join().map_err(|_panicked| SupervisorError::Protocol("the loader of the guard"))??;
     let cgroup = Arc::new(SessionCgroup::create(&door.hierarchy, &door.session)?);
     let limit = TaskLimit::set(&cgroup, &door.session);
     let pins = Path::new(PINS).join(&door.session);
@@ -234,7 +245,8 @@ fn desk(state: &Arc<State>, policy: &Policy) -> Result<Desk, SupervisorError> {
         // Nothing can be approved then; what is denied or allowed by rule still is.
         None => {
             let host = sys::process::host_name().map_err(doing("read the host name"))?;
-            Passkeys::new(&host).map_err(|source| PasskeysError::Invalid { path: state.passkeys_file(), source })?
+            Passkeys::new(&host)
+                .map_err(|source| PasskeysError::Invalid { path: state.passkeys_file(), source })?
         }
     };
     let desk = Desk::new(policy.session().max_holds, passkeys, policy.allow_software_passkey());

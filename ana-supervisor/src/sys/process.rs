@@ -88,7 +88,8 @@ pub fn fork_into(cgroup: BorrowedFd, child: impl FnOnce() -> Infallible) -> io::
     args.pidfd = (&raw mut pidfd) as u64;
     // SAFETY: without CLONE_VM this is fork(2): the child has its own copy of everything. The process is
     // single-threaded (checked above), so no lock is held by a thread that the child does not have.
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })?;
+    let pid =
+        check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })?;
     if pid == 0 {
         child();
     }
@@ -98,7 +99,8 @@ pub fn fork_into(cgroup: BorrowedFd, child: impl FnOnce() -> Infallible) -> io::
 /// Closes every descriptor from `first` on (close_range(2)), so that nothing of ours reaches the agent.
 pub fn close_from(first: u32) -> io::Result<()> {
     // SAFETY: only called right before an exec in a process of our own that uses none of them any more.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
+        .map(drop)
 }
 
 /// Takes a descriptor that the parent process left open for us under a known number.

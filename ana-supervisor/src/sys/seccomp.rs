@@ -181,6 +181,9 @@ mod tests {
         assert_eq!(run(&filter, AUDIT_ARCH_X86_64, X32 | 59, [0; 3]), refused(libc::ENOSYS));
         assert_eq!(run(&filter, AUDIT_ARCH_I386, 11, [0; 3]), refused(libc::ENOSYS));
         assert_eq!(run(&filter, 0x1234, 0, [0; 3]), refused(libc::ENOSYS));
-        assert_eq!(run(&Filter { i386: true, ..filter }, AUDIT_ARCH_I386, 11, [0; 3]), libc::SECCOMP_RET_ALLOW);
+        assert_eq!(
+            run(&Filter { i386: true, ..filter }, AUDIT_ARCH_I386, 11, [0; 3]),
+            libc::SECCOMP_RET_ALLOW
+        );
     }
 }

@@ -31,7 +31,13 @@ pub fn peer(socket: BorrowedFd) -> io::Result<Peer> {
     let mut length = libc::socklen_t::try_from(size_of::<i32>()).map_err(io::Error::other)?;
     // SAFETY: the kernel writes at most `length` = 4 bytes into `fd`.
     let got = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PEERPIDFD, (&raw mut fd).cast(), &raw mut length)
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PEERPIDFD,
+            (&raw mut fd).cast(),
+            &raw mut length,
+        )
     };
     let process = match got {
         // SAFETY: the kernel has just installed this descriptor for us.

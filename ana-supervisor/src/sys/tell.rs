@@ -76,7 +76,6 @@ pub fn is_stderr_like(fd: BorrowedFd) -> io::Result<bool> {
     Ok(mode != OFlag::O_RDONLY && (kind == SFlag::S_IFIFO || kind == SFlag::S_IFREG || terminal))
 }
 
-
 #[cfg(test)]
 mod tests {
     use std::{io::Read, os::fd::AsFd};

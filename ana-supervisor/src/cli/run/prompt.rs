@@ -85,7 +85,10 @@ impl Questions {
         if !(first && self.shown.take().is_some()) {
             return Ok(Outcome::Open);
         }
-        writeln!(io::stdout(), "\nana: the question is over: answered elsewhere, expired, or its process has ended")?;
+        writeln!(
+            io::stdout(),
+            "\nana: the question is over: answered elsewhere, expired, or its process has ended"
+        )?;
         Ok(Outcome::Over)
     }
 

@@ -11,7 +11,7 @@ use std::{
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
-        signal::{SigSet, Signal, SigmaskHow, raise, sigprocmask},
+        signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
         signalfd::{SfdFlags, SignalFd},
     },
 };
@@ -71,7 +71,8 @@ impl Relay {
             // Ends with our input, or with us.
             std::thread::spawn(move || io::copy(&mut io::stdin().lock(), &mut File::from(pipe)).ok());
         }
-        let outputs = [stdout.map(|pipe| copy(pipe, io::stdout())), stderr.map(|pipe| copy(pipe, io::stderr()))];
+        let outputs =
+            [stdout.map(|pipe| copy(pipe, io::stdout())), stderr.map(|pipe| copy(pipe, io::stderr()))];
         Ok(Self {
             client,
             signals,
@@ -193,7 +194,9 @@ impl Relay {
                     return Ok(Some(End::Code(OURS)));
                 }
                 Reply::Done | Reply::Changed => {}
-                Reply::Streams { .. } | Reply::End | Reply::Session(_) => return Err(ClientError::Protocol.into()),
+                Reply::Streams { .. } | Reply::End | Reply::Session(_) => {
+                    return Err(ClientError::Protocol.into());
+                }
             }
         }
         Ok(None)
@@ -218,7 +221,8 @@ impl Relay {
         }
         let Some(terminal) = &self.terminal else { return Ok(()) };
         terminal.close_question()?;
-        if let (true, Some(master), Some(size)) = (terminal.full_screen, &self.master, super::terminal_size()) {
+        if let (true, Some(master), Some(size)) = (terminal.full_screen, &self.master, super::terminal_size())
+        {
             // A full-screen program draws itself anew when its size changes.
             let smaller = sys::terminal::Size { rows: size.rows.saturating_sub(1).max(1), ..size };
             sys::terminal::resize(master.as_fd(), smaller)?;
@@ -329,7 +333,8 @@ fn write_to_person(bytes: &[u8]) -> io::Result<()> {
 /// Copies a pipe of the agent's to one of our streams in a thread; true if the agent's sandbox complained there.
 fn copy(pipe: OwnedFd, mut to: impl Write + Send + 'static) -> JoinHandle<bool> {
     std::thread::spawn(move || {
-        let (mut from, mut bytes, mut tail, mut complained) = (File::from(pipe), vec![0; 64 << 10], Vec::new(), false);
+        let (mut from, mut bytes, mut tail, mut complained) =
+            (File::from(pipe), vec![0; 64 << 10], Vec::new(), false);
         while let Ok(length @ 1..) = from.read(&mut bytes) {
             complained |= mentions_sandbox(&mut tail, &bytes[..length]);
             // Nobody reads on (`| head`): the agent gets SIGPIPE or EPIPE when we close our end.

@@ -10,7 +10,8 @@ use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 /// Undoes what an agent may have set to make a question unreadable (xterm's control sequences): scroll region (resetting
 /// it moves the cursor, hence saved and restored), attributes, character sets, synchronized output, mouse and paste
 /// reports, changed colours.
-const PLAIN: &[u8] = b"\x1b7\x1b[r\x1b8\x1b[0m\x1b(B\x0f\x1b[?7h\x1b[?25h\x1b[?2026l\x1b[?1000l\x1b[?1002l\x1b[?1003l\
+const PLAIN: &[u8] =
+    b"\x1b7\x1b[r\x1b8\x1b[0m\x1b(B\x0f\x1b[?7h\x1b[?25h\x1b[?2026l\x1b[?1000l\x1b[?1002l\x1b[?1003l\
 \x1b[?1006l\x1b[?2004l\x1b]104\x1b\\\x1b]110\x1b\\\x1b]111\x1b\\";
 
 /// The terminal on stdin. Dropping it gives the terminal back as it was found.

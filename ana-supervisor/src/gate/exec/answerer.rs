@@ -11,10 +11,7 @@ use std::{
 use nix::unistd::Pid;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{
-    admitted::Admitted,
-    protected::ProtectedFiles,
-};
+use super::{admitted::Admitted, protected::ProtectedFiles};
 use crate::sys::fanotify::{Answer, Buffer, Event, Group};
 
 /// An event of the session that waits for its answer. Dropping it denies.

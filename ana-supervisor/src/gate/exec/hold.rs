@@ -127,7 +127,9 @@ impl ExecGate {
 
     /// Waits until the process has stopped. True: it is at the first instruction of the new image. False: the exec failed.
     async fn arrive(&self, unblocked: &Unblocked, hold: &ArmedHold) -> Result<bool, GateError> {
-        tokio::time::timeout(ARRIVAL_LIMIT, hold.hold()?.frozen()).await.map_err(|_elapsed| GateError::Stalled)??;
+        tokio::time::timeout(ARRIVAL_LIMIT, hold.hold()?.frozen())
+            .await
+            .map_err(|_elapsed| GateError::Stalled)??;
         // The exec's report is written before its process can stop: once the ring is drained, none means no exec.
         let report = self.router.exec_in(hold.id()?).await;
         if sys::process::ended(unblocked.process.as_fd())? {
@@ -150,7 +152,11 @@ impl ExecGate {
                 true => (judged, None, None),
                 false => {
                     let arguments = script_arguments(&file, &image.argv);
-                    (program_of(gate, pid)?, Some(operation::Script { file: judged, opened: false }), arguments)
+                    (
+                        program_of(gate, pid)?,
+                        Some(operation::Script { file: judged, opened: false }),
+                        arguments,
+                    )
                 }
             };
             let protected = files.into_iter().map(|(_, object)| object).collect();

@@ -135,7 +135,8 @@ impl ExecGate {
     async fn baseline(&self) -> Result<Arc<Baseline>, GateError> {
         let mut baseline = self.baseline.clone();
         let known = baseline.wait_for(Option::is_some);
-        let known = tokio::time::timeout(ARRIVAL_LIMIT, known).await.map_err(|_elapsed| GateError::Stalled)?;
+        let known =
+            tokio::time::timeout(ARRIVAL_LIMIT, known).await.map_err(|_elapsed| GateError::Stalled)?;
         known.ok().and_then(|value| value.clone()).ok_or(GateError::Ended)
     }
 

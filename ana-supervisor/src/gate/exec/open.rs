@@ -1,12 +1,10 @@
 //! Opens of protected files that are no execs: an interpreter that reads a script is held, everything else is denied.
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt,
-    sync::Arc,
-};
+use std::{fs, os::unix::fs::MetadataExt, sync::Arc};
 
-use super::{Arrival, ExecGate, GateError, Held, Stop, Subject, admitted, answerer::Blocked, program_of, protected};
+use super::{
+    Arrival, ExecGate, GateError, Held, Stop, Subject, admitted, answerer::Blocked, program_of, protected,
+};
 use crate::{
     gate::{files, process},
     operation,

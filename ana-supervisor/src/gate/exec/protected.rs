@@ -67,7 +67,9 @@ impl ProtectedFiles {
             let failed = |source| GateError::Protect { path: path.to_owned(), source };
             let file = match open(path) {
                 Ok(file) => file,
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+                {
                     all.missing.push(path.to_owned());
                     continue;
                 }
@@ -150,7 +152,8 @@ fn open(path: &Path) -> io::Result<File> {
 /// Where a program of this name may lie.
 fn candidates(name: &str, path_variable: &[u8]) -> impl Iterator<Item = PathBuf> {
     const ALWAYS: [&[u8]; 4] = [b"/usr/local/bin", b"/usr/bin", b"/bin", b"/usr/sbin"];
-    let folders: Vec<Vec<u8>> = path_variable.split(|&b| b == b':').chain(ALWAYS).map(<[u8]>::to_vec).collect();
+    let folders: Vec<Vec<u8>> =
+        path_variable.split(|&b| b == b':').chain(ALWAYS).map(<[u8]>::to_vec).collect();
     let name = name.to_owned();
     folders
         .into_iter()
@@ -200,7 +203,8 @@ mod tests {
             fs::write(&path, text).unwrap();
             shebang(&File::open(&path).unwrap())
         };
-        let expected = |interpreter: &str, argument| Some(Shebang { interpreter: interpreter.into(), argument });
+        let expected =
+            |interpreter: &str, argument| Some(Shebang { interpreter: interpreter.into(), argument });
         assert_eq!(line("#!/bin/sh\necho"), expected("/bin/sh", false));
         assert_eq!(line("#! /usr/bin/env -S a b\n"), expected("/usr/bin/env", true));
         assert_eq!(line("#!/bin/sh \t\n"), expected("/bin/sh", false));
