@@ -1,7 +1,12 @@
 //! What the exec gate costs: each figure beside the bare command's, in one run, in turns.
 //!
 //! `bench-exec` prints a table (`--markdown` for the README). Its other words are for the processes it measures.
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a measurement that cannot be made must be loud")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a measurement that cannot be made must be loud"
+)]
 
 mod probe;
 
@@ -290,13 +295,7 @@ fn holds(ground: &Ground, probe: &Path, held: &Path) -> Holds {
         let ran: f64 = worker.hear().parse().expect("a time");
         result.visible.push((seen - attempted) / 1e3);
         result.released.push((ran - sent) / 1e3);
-        loop {
-            match client.receive().expect("a reply") {
-                Reply::Done => break,
-                Reply::Changed => {}
-                other => panic!("{other:?}"),
-            }
-        }
+        while !matches!(client.receive().expect("a reply"), Reply::Done) {}
     }
     result.rss_kib = rss_of_supervisor(&client);
     worker.end();
@@ -312,9 +311,9 @@ fn socket(ground: &Ground) -> PathBuf {
 fn ask_for(client: &mut Client, request: &Request) -> Result<Reply, client::ClientError> {
     client.send(request)?;
     loop {
-        match client.receive()? {
-            Reply::Changed => {}
-            reply => return Ok(reply),
+        let reply = client.receive()?;
+        if !matches!(reply, Reply::Changed) {
+            return Ok(reply);
         }
     }
 }
@@ -324,11 +323,11 @@ fn pending(client: &mut Client) -> String {
         let mut found = None;
         client.send(&Request::Pending).expect("sent");
         loop {
-            match client.receive().expect("a reply") {
-                Reply::Pending(operation) => found = Some(operation.id),
-                Reply::End => break,
-                Reply::Changed => {}
-                other => panic!("{other:?}"),
+            let reply = client.receive().expect("a reply");
+            if let Reply::Pending(operation) = reply {
+                found = Some(operation.id);
+            } else if let Reply::End = reply {
+                break;
             }
         }
         if let Some(id) = found {

@@ -58,7 +58,7 @@ impl Assembly {
     }
 
     /// The next whole frame, if there is one.
-    pub fn next<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+    pub fn frame<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
         let Some(prefix) = self.bytes.first_chunk::<4>() else { return Ok(None) };
         let length = usize::try_from(u32::from_be_bytes(*prefix)).map_err(io::Error::other)?;
         if length > self.max {
@@ -113,7 +113,7 @@ impl Blocking {
     /// Waits for the next frame; `None` when the other end has closed.
     pub fn receive<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
         loop {
-            if let Some(message) = self.assembly.next()? {
+            if let Some(message) = self.assembly.frame()? {
                 return Ok(Some(message));
             }
             if !self.assembly.fill(self.stream.as_fd())? {
@@ -127,7 +127,7 @@ impl Blocking {
     pub fn receive_ready<T: DeserializeOwned>(&mut self) -> io::Result<Vec<T>> {
         let open = self.assembly.fill(self.stream.as_fd())?;
         let mut messages = Vec::new();
-        while let Some(message) = self.assembly.next()? {
+        while let Some(message) = self.assembly.frame()? {
             messages.push(message);
         }
         if !open && messages.is_empty() {
@@ -175,7 +175,7 @@ pub async fn receive<T: DeserializeOwned>(
     assembly: &mut Assembly,
 ) -> io::Result<Option<T>> {
     loop {
-        if let Some(message) = assembly.next()? {
+        if let Some(message) = assembly.frame()? {
             return Ok(Some(message));
         }
         stream.readable().await?;
@@ -200,7 +200,7 @@ mod tests {
             let mut seen: Vec<String> = Vec::new();
             for part in [&bytes[..cut], &bytes[cut..]] {
                 assembly.push(part);
-                while let Some(message) = assembly.next().unwrap() {
+                while let Some(message) = assembly.frame().unwrap() {
                     seen.push(message);
                 }
             }
@@ -208,10 +208,10 @@ mod tests {
         }
         let mut assembly = Assembly::new(100);
         assembly.push(&101u32.to_be_bytes());
-        assert!(assembly.next::<String>().is_err());
+        assert!(assembly.frame::<String>().is_err());
         let mut assembly = Assembly::new(100);
         assembly.push(&[0, 0, 0, 2, b'{', b'"']);
-        assert!(assembly.next::<String>().is_err());
+        assert!(assembly.frame::<String>().is_err());
     }
 
     #[test]

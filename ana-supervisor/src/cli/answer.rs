@@ -166,11 +166,13 @@ fn list(mut client: Client, into: &mut Vec<Operation>) -> Result<Client, ClientE
     client.ask(&Request::Watch)?;
     client.send(&Request::Pending)?;
     loop {
-        match client.receive()? {
-            Reply::Pending(operation) => into.push(*operation),
-            Reply::Changed => {}
-            Reply::End => return Ok(client),
-            _ => return Err(ClientError::Protocol),
+        let reply = client.receive()?;
+        if let Reply::Pending(operation) = reply {
+            into.push(*operation);
+        } else if let Reply::End = reply {
+            return Ok(client);
+        } else if !matches!(reply, Reply::Changed) {
+            return Err(ClientError::Protocol);
         }
     }
 }

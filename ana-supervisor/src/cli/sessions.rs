@@ -80,10 +80,8 @@ fn list(json: bool, state: Option<&Path>) -> anyhow::Result<ExitCode> {
 }
 
 fn describe(client: &mut Client) -> Result<SessionInfo, ClientError> {
-    match client.ask(&Request::Describe)? {
-        Reply::Session(info) => Ok(info),
-        _ => Err(ClientError::Protocol),
-    }
+    let Reply::Session(info) = client.ask(&Request::Describe)? else { return Err(ClientError::Protocol) };
+    Ok(info)
 }
 
 fn kill(id: &str, state: Option<&Path>) -> anyhow::Result<ExitCode> {

@@ -116,10 +116,8 @@ async fn run(
         Ok(prepared) => prepared,
         Err(error) => {
             std::fs::remove_file(&door.socket).ok();
-            let why = match &error {
-                SupervisorError::Policy(rendered) => rendered.clone(),
-                other => chain(other),
-            };
+            let why =
+                if let SupervisorError::Policy(rendered) = &error { rendered.clone() } else { chain(&error) };
             owner.send(&Reply::Refused { why }).await?;
             return Err(error);
         }
@@ -306,11 +304,11 @@ impl Running {
                 Some(report) = self.prepared.reports.recv() => self.write_down(report),
                 Some(_) = self.tasks.join_next() => {}
                 said = frame::receive(&self.leader, &mut self.leader_assembly) => match said {
-                    Ok(Some(word)) => if let Some(end) = self.from_leader(word).await { return end },
+                    Ok(Some(word)) => if let Some(end) = self.hear_leader(word).await { return end },
                     Ok(None) | Err(_) => return End::Killed("the session leader has ended".to_owned()),
                 },
                 said = frame::receive(&self.owner.stream, &mut self.owner.assembly) => match said {
-                    Ok(Some(request)) => if self.from_owner(request).await.is_err() { return End::OwnerGone },
+                    Ok(Some(request)) => if self.hear_owner(request).await.is_err() { return End::OwnerGone },
                     Ok(None) | Err(_) => return End::OwnerGone,
                 },
                 Ok(()) = questions.changed() => {
@@ -344,7 +342,7 @@ impl Running {
         self.tasks.abort_all();
     }
 
-    async fn from_leader(&mut self, word: FromLeader) -> Option<End> {
+    async fn hear_leader(&mut self, word: FromLeader) -> Option<End> {
         match word {
             FromLeader::Started { pid } => {
                 let baseline = Baseline {
@@ -369,7 +367,7 @@ impl Running {
         }
     }
 
-    async fn from_owner(&mut self, request: Request) -> Result<(), SupervisorError> {
+    async fn hear_owner(&mut self, request: Request) -> Result<(), SupervisorError> {
         let desk = Arc::clone(&self.prepared.pipeline.desk);
         let now = sys::boottime::now().map_err(doing("read the clock"))?;
         self.owner.assembly.fds.clear();

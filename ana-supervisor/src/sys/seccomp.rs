@@ -121,6 +121,7 @@ mod tests {
     use super::*;
 
     /// Interprets the filter as the kernel would.
+    #[allow(clippy::cast_possible_truncation, reason = "the halves of a register are meant")]
     fn run(filter: &Filter, architecture: u32, number: u32, arguments: [u64; 3]) -> u32 {
         let program = filter.program().unwrap();
         let (mut at, mut loaded) = (0, 0);
@@ -145,6 +146,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::cast_possible_truncation, reason = "system call numbers are small")]
     fn each_rule_answers_its_own_calls_and_no_others() {
         let filter = Filter {
             refuse: vec![(libc::SYS_ptrace, libc::EPERM), (libc::SYS_io_uring_setup, libc::ENOSYS)],

@@ -9,6 +9,7 @@ use std::{
 };
 
 use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
@@ -34,6 +35,8 @@ use crate::{
 
 /// How long the last output of a dead session may take to arrive.
 const DRAIN: Duration = Duration::from_secs(2);
+/// Bytes of keys (a paste, say) that wait for an agent that does not read; more are lost, as in any terminal.
+const KEYS_MAX: usize = 1 << 20;
 /// What bubblewrap says when it may not make a user namespace.
 const SANDBOX_FAILED: &[u8] = b"setting up uid map: Permission denied";
 
@@ -50,6 +53,8 @@ pub(super) struct Relay {
     tail: Vec<u8>,
     sandbox_failed: bool,
     keys_ended: bool,
+    /// Keys that the agent's terminal has no room for yet.
+    to_agent: Vec<u8>,
 }
 
 /// How the session ended.
@@ -67,6 +72,9 @@ impl Relay {
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&handled), None)?;
         let signals = SignalFd::with_flags(&handled, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let Streams { master, stdin, stdout, stderr } = streams;
+        if let Some(master) = &master {
+            fcntl(master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
+        }
         if let Some(pipe) = stdin {
             // Ends with our input, or with us.
             std::thread::spawn(move || io::copy(&mut io::stdin().lock(), &mut File::from(pipe)).ok());
@@ -83,6 +91,7 @@ impl Relay {
             tail: Vec::new(),
             sandbox_failed: false,
             keys_ended: false,
+            to_agent: Vec::new(),
         })
     }
 
@@ -124,7 +133,9 @@ impl Relay {
         }
         // While a question is on the screen the agent's output waits.
         let output = self.master.as_ref().filter(|_| !asking).map(AsFd::as_fd);
-        fds.extend(output.map(|master| PollFd::new(master, PollFlags::POLLIN)));
+        let mut wanted = PollFlags::POLLIN;
+        wanted.set(PollFlags::POLLOUT, !self.to_agent.is_empty());
+        fds.extend(output.map(|master| PollFd::new(master, wanted)));
         let unsettled = self.questions.unsettled();
         // Rounded up: woken too early, it would ask again at once.
         let timeout = unsettled.map_or(PollTimeout::NONE, |left| {
@@ -142,6 +153,7 @@ impl Relay {
             self.take_signals()?;
         }
         if has_output && ready.last() == Some(&true) {
+            self.pass_keys()?;
             self.show_output()?;
         }
         if keys && ready.get(2) == Some(&true) {
@@ -239,10 +251,8 @@ impl Relay {
             return Ok(());
         }
         if !self.questions.open() {
-            if let Some(master) = &mut self.master {
-                master.write_all(&bytes[..length])?;
-            }
-            return Ok(());
+            self.to_agent.extend_from_slice(&bytes[..length]);
+            return self.pass_keys();
         }
         if let Outcome::Over = self.questions.typed(&bytes[..length], &self.client)? {
             self.give_back()?;
@@ -250,10 +260,23 @@ impl Relay {
         Ok(())
     }
 
+    /// Passes on what the agent's terminal has room for. An agent that does not read must not keep us from asking.
+    fn pass_keys(&mut self) -> anyhow::Result<()> {
+        let Some(master) = &mut self.master else { return Ok(()) };
+        match master.write(&self.to_agent) {
+            Ok(length) => drop(self.to_agent.drain(..length)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.to_agent.truncate(KEYS_MAX);
+        Ok(())
+    }
+
     fn show_output(&mut self) -> anyhow::Result<()> {
         let Some(master) = &mut self.master else { return Ok(()) };
         let mut bytes = [0; 16 << 10];
         match master.read(&mut bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             // EIO: no process has the session's terminal open any more.
             Ok(0) | Err(_) => self.master = None,
             Ok(length) => {
@@ -284,16 +307,16 @@ impl Relay {
     fn take_signals(&mut self) -> anyhow::Result<()> {
         while let Some(info) = self.signals.read_signal()? {
             let number = i32::try_from(info.ssi_signo)?;
-            match Signal::try_from(number)? {
-                Signal::SIGWINCH => self.resize()?,
-                // After a stop of our own making `stop` goes on; after another one the agent was not stopped.
-                Signal::SIGCONT => {}
-                Signal::SIGINT if self.questions.open() => {
-                    if let Outcome::Over = self.questions.answer(Answer::Deny, &self.client)? {
-                        self.give_back()?;
-                    }
+            let signal = Signal::try_from(number)?;
+            if signal == Signal::SIGWINCH {
+                self.resize()?;
+            } else if signal == Signal::SIGINT && self.questions.open() {
+                if let Outcome::Over = self.questions.answer(Answer::Deny, &self.client)? {
+                    self.give_back()?;
                 }
-                _ => self.client.send(&Request::Signal(number))?,
+            } else if signal != Signal::SIGCONT {
+                // After a stop of our own making `stop` goes on; after another one the agent was not stopped.
+                self.client.send(&Request::Signal(number))?;
             }
         }
         Ok(())
