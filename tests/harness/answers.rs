@@ -29,12 +29,12 @@ pub struct Question {
 }
 
 impl Question {
-    /// The arguments that the person is asked about, argv[0] first.
+    /// The arguments that the person is asked about, argv\[0\] first.
     pub fn argv(&self) -> Vec<Vec<u8>> {
         argv_of(&self.operation)
     }
 
-    /// The arguments after argv[0], as text.
+    /// The arguments after argv\[0\], as text.
     pub fn args(&self) -> Vec<String> {
         self.argv().iter().skip(1).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
     }

@@ -41,7 +41,7 @@ pub struct Marker {
 }
 
 impl Marker {
-    /// The arguments after argv[0], as text.
+    /// The arguments after argv\[0\], as text.
     pub fn args(&self) -> Vec<String> {
         self.argv.iter().skip(1).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
     }

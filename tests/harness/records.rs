@@ -36,12 +36,12 @@ impl Record {
         self.event() == "decision" && self.payload["verdict"] == "deny"
     }
 
-    /// The arguments of the operation, argv[0] first.
+    /// The arguments of the operation, argv\[0\] first.
     pub fn argv(&self) -> Vec<Vec<u8>> {
         crate::answers::argv_of(&self.payload["operation"])
     }
 
-    /// The arguments after argv[0], as text.
+    /// The arguments after argv\[0\], as text.
     pub fn args(&self) -> Vec<String> {
         self.argv().iter().skip(1).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
     }

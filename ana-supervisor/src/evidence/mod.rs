@@ -5,7 +5,7 @@
 //! is an error, and the caller's answer to an error is deny; this room never says "recorded" on a guess.
 //!
 //! The log is a folder of segments `000001.jsonl`, `000002.jsonl`, …; each line is a compact JWS whose payload
-//! names the hash of the line before ([`record`]). [`verify`] reads it back and finds every change.
+//! names the hash of the line before ([`record`]). [`verify()`] reads it back and finds every change.
 
 mod chain;
 mod decision;

@@ -1,4 +1,4 @@
-//! Reading the log without judging it: for lists and exports. What it says is proven by [`super::verify`] only.
+//! Reading the log without judging it: for lists and exports. What it says is proven by [`super::verify()`] only.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -108,7 +108,7 @@ impl Store {
         let mut abandoned = super::read::open_sessions_locked(&self.folder)?;
         abandoned.retain(|session| !live(session));
         for session in &abandoned {
-            let detail = json!({ "reason": "the supervisor died", "abandoned": true });
+            let detail = json!({ "cause": "the supervisor died", "abandoned": true });
             let entry = Entry::new(Event::SessionEnd).session(session).detail(detail);
             self.append_locked(&mut tail, &mut self.payload(entry)?)?;
         }

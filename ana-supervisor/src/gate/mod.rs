@@ -1,6 +1,6 @@
 //! The gates: each stops one kind of operation in the kernel until it is answered.
 //!
-//! Takes what the kernel reports; gives a [`exec::Held`] operation that goes on only with a [`ticket::Ticket`]. Never
+//! Takes what the kernel reports; gives a [`exec::Held`] operation that goes on only with a [`exec::Ticket`]. Never
 //! decides: what is not answered stays stopped, what cannot be handled is refused.
 
 pub mod exec;

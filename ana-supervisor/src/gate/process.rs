@@ -66,7 +66,7 @@ pub struct Baseline {
 /// Reads a process that cannot change while it is read.
 ///
 /// # Errors
-/// When /proc cannot be read (the process has gone), or a block is beyond [`BLOCK_MAX`].
+/// When /proc cannot be read (the process has gone), or a block is beyond 8 MiB.
 pub fn read(pid: Pid, baseline: &Baseline) -> io::Result<Image> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let cwd = fs::read_link(format!("/proc/{pid}/cwd"))?;

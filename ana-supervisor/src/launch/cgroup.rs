@@ -153,7 +153,7 @@ impl SessionCgroup {
         &self.prefix
     }
 
-    /// See [`Hierarchy::session_level`].
+    /// How deep it lies below the root of the hierarchy; 0 when a cgroup namespace hides it.
     pub fn level(&self) -> u32 {
         self.level
     }

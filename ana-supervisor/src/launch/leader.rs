@@ -158,6 +158,8 @@ fn start(
         (Some(outfit), Some(report)) => child::become_agent(outfit, report),
         _ => std::process::exit(i32::from(child::OURS)),
     })?;
+    // By both of us, as shells do it: a key may have to reach the group before the child has run at all.
+    nix::unistd::setpgid(agent, agent).ok();
     // Our copies: the streams must end when the agent's side closes them, the master belongs to ana-run.
     drop((outfit, report, master));
 

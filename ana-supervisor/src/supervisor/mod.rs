@@ -155,11 +155,7 @@ pub fn into_background(announcement: &start::Announcement) -> io::Result<()> {
 pub fn record_death(charge: &crate::launch::warden::Charge) -> Result<(), SupervisorError> {
     let state = crate::state::State::open(charge.state.as_deref())?;
     let store = crate::evidence::Store::open(&state)?;
-    let detail = serde_json::json!({ "cause": "the supervisor died; the warden killed the session" });
-    store.append(
-        crate::evidence::Entry::new(crate::evidence::Event::SessionEnd)
-            .session(&charge.session)
-            .detail(detail),
-    )?;
+    // Only if it was started on the record, and has not ended on it.
+    store.end_abandoned(&|session| session != charge.session)?;
     Ok(())
 }

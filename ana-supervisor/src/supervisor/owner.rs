@@ -497,8 +497,7 @@ fn take_down(door: Door, mut prepared: Prepared) {
         state: None,
     };
     crate::launch::warden::clear(&charge);
-    prepared.warden.socket.send(&crate::launch::warden::Done, &[]).ok();
-    prepared.warden.process.wait().ok();
+    prepared.warden.relieve();
 }
 
 /// Returns when the warden has ended, which it must not before us.

@@ -137,13 +137,15 @@ pub(super) fn load_policy(
     Policy::parse(&sources, home).map_err(|errors| SupervisorError::Policy(errors.render(false)))
 }
 
-/// Puts up every fence. On an error nothing of the agent has run, and what was made is taken down.
-pub(super) fn prepare(
-    options: &Options,
-    door: &Door,
-    spec: &Spec,
-    kernel: Loading,
-) -> Result<Prepared, SupervisorError> {
+/// What is decided before any fence goes up.
+struct Plan {
+    policy: Policy,
+    switches: Switches,
+    seal: Seal,
+    store: Arc<Store>,
+}
+
+fn plan(options: &Options, door: &Door, spec: &Spec) -> Result<Plan, SupervisorError> {
     let policy = load_policy(&door.state, options.policy.as_deref(), &door.account.home(spec))?;
     let switches = Switches {
         namespaces: policy.session().namespaces,
@@ -158,61 +160,151 @@ pub(super) fn prepare(
     }
     let store = Arc::new(Store::open(&door.state)?);
     store.end_abandoned(&|session| session == door.session || leftovers::is_live(session))?;
+    Ok(Plan { policy, switches, seal, store })
+}
 
-    let mut kernel =
-        kernel.join().map_err(|_panicked| SupervisorError::Protocol("the loader of the guard"))??;
-    let cgroup = Arc::new(SessionCgroup::create(&door.hierarchy, &door.session)?);
-    let limit = TaskLimit::set(&cgroup, &door.session);
-    let pins = Path::new(PINS).join(&door.session);
-    let (fatal_sender, fatal) = mpsc::unbounded_channel();
-    let (arrival_sender, arrivals) = mpsc::unbounded_channel();
-    let raised = (|| {
-        let folder = cgroup.open()?;
-        let session = kernel::SessionCgroup { fd: folder.as_fd(), id: cgroup.id()?, level: cgroup.level() };
-        kernel.attach(&session, &devices(&policy)?, &pins)?;
+/// What stands in the kernel for one session, and has to be taken down again.
+struct Fences {
+    cgroup: Arc<SessionCgroup>,
+    limit: TaskLimit,
+    pins: PathBuf,
+    /// Once they exist.
+    warden: Option<Warden>,
+    lock: Option<Flock<File>>,
+}
+
+/// The two ends of what the answering thread hands on.
+struct Answering {
+    protected: Arc<ProtectedFiles>,
+    admitted: Arc<Admitted>,
+    arrivals: mpsc::UnboundedReceiver<Blocked>,
+}
+
+impl Fences {
+    /// Guard, lock, warden, answering thread, marks: in this order.
+    fn raise(
+        &mut self,
+        options: &Options,
+        door: &Door,
+        spec: &Spec,
+        policy: &Policy,
+        kernel: &mut Kernel,
+        fatal: &mpsc::UnboundedSender<String>,
+    ) -> Result<Answering, SupervisorError> {
+        let (folder, id, level) = (self.cgroup.open()?, self.cgroup.id()?, self.cgroup.level());
+        let session = kernel::SessionCgroup { fd: folder.as_fd(), id, level };
+        kernel.attach(&session, &devices(policy)?, &self.pins)?;
         let lock = leftovers::lock(&door.session).map_err(doing("lock the session"))?;
         let group = Arc::new(Group::new().map_err(doing("make a fanotify group"))?);
         let path = spec.variable("PATH").unwrap_or_default();
         let path = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
-        let (protected, listed) = ProtectedFiles::open(&policy, path)?;
+        let (protected, listed) = ProtectedFiles::open(policy, path)?;
         let (protected, admitted) = (Arc::new(protected), Arc::new(Admitted::default()));
-        let warden = start_warden(options, door, &cgroup, &limit, &group, &lock)?;
+        self.warden = Some(start_warden(options, door, self, &group, &lock)?);
+        self.lock = Some(lock);
+        let (sender, arrivals) = mpsc::unbounded_channel();
         let answerer = Answerer {
             group: Arc::clone(&group),
-            prefix: cgroup.prefix().to_owned(),
+            prefix: self.cgroup.prefix().to_owned(),
             protected: Arc::clone(&protected),
             admitted: Arc::clone(&admitted),
-            arrivals: arrival_sender,
+            arrivals: sender,
         };
-        start_answerer(answerer, &fatal_sender);
+        start_answerer(answerer, fatal);
         for file in &listed {
             file.protect(&group, &kernel.maps())?;
         }
-        Ok::<_, SupervisorError>((lock, protected, admitted, warden))
-    })();
-    let (lock, protected, admitted, warden) = match raised {
-        Ok(raised) => raised,
-        Err(error) => {
-            kernel::pins::unpin(&pins).ok();
-            crate::launch::cgroup::remove(cgroup.path()).ok();
-            limit.group().map(fs::remove_dir);
-            return Err(error);
-        }
-    };
-    let missing = protected.missing.clone();
-    let (baseline, known) = watch::channel(None);
-    let (report_sender, reports) = mpsc::unbounded_channel();
-    let (router, pump) = reports::router(kernel.take_reports()?, report_sender);
-    let user = door.account.identity.clone();
-    let gate = ExecGate::new(Arc::clone(&cgroup), kernel.maps(), protected, admitted, router, user, known);
-    let gate = Arc::new(gate);
-    let fatal_pump = fatal_sender.clone();
-    tokio::spawn(async move {
-        if let Err(error) = pump.run().await {
-            fatal_pump.send(format!("the guard's reports cannot be read: {error}")).ok();
-        }
-    });
+        Ok(Answering { protected, admitted, arrivals })
+    }
 
+    /// Takes everything down, after an error: nothing of the agent's has run.
+    fn lower(&mut self) {
+        if let Some(mut warden) = self.warden.take() {
+            warden.relieve();
+        }
+        kernel::pins::unpin(&self.pins).ok();
+        crate::launch::cgroup::remove(self.cgroup.path()).ok();
+        self.limit.group().map(fs::remove_dir);
+    }
+}
+
+impl Warden {
+    /// There is nothing left to be watched.
+    pub(super) fn relieve(&mut self) {
+        self.socket.send(&warden::Done, &[]).ok();
+        self.process.wait().ok();
+    }
+}
+
+/// Puts up every fence. On an error nothing of the agent has run, and what was made is taken down.
+pub(super) fn prepare(
+    options: &Options,
+    door: &Door,
+    spec: &Spec,
+    kernel: Loading,
+) -> Result<Prepared, SupervisorError> {
+    let plan = plan(options, door, spec)?;
+    let kernel =
+        kernel.join().map_err(|_panicked| SupervisorError::Protocol("the loader of the guard"))??;
+    let cgroup = Arc::new(SessionCgroup::create(&door.hierarchy, &door.session)?);
+    let limit = TaskLimit::set(&cgroup, &door.session);
+    let pins = Path::new(PINS).join(&door.session);
+    let mut fences = Fences { cgroup, limit, pins, warden: None, lock: None };
+    match build(options, door, spec, plan, kernel, &mut fences) {
+        Ok(parts) => parts.with(fences),
+        Err(error) => {
+            fences.lower();
+            Err(error)
+        }
+    }
+}
+
+/// A session that lacks nothing but what stands in the kernel.
+struct Parts {
+    pipeline: Arc<Pipeline>,
+    seal: Seal,
+    switches: Switches,
+    kernel: Kernel,
+    baseline: watch::Sender<Option<Arc<Baseline>>>,
+    arrivals: mpsc::UnboundedReceiver<Blocked>,
+    reports: mpsc::UnboundedReceiver<Report>,
+    fatal: mpsc::UnboundedReceiver<String>,
+    fatal_sender: mpsc::UnboundedSender<String>,
+    missing: Vec<PathBuf>,
+}
+
+impl Parts {
+    fn with(self, fences: Fences) -> Result<Prepared, SupervisorError> {
+        let Fences { cgroup, limit, warden, lock, .. } = fences;
+        let Self { pipeline, seal, switches, kernel, .. } = self;
+        Ok(Prepared {
+            pipeline,
+            cgroup,
+            seal,
+            switches,
+            kernel,
+            _lock: lock.ok_or(SupervisorError::Protocol("the lock"))?,
+            limit,
+            warden: warden.ok_or(SupervisorError::Protocol("the warden"))?,
+            baseline: self.baseline,
+            arrivals: self.arrivals,
+            reports: self.reports,
+            fatal: self.fatal,
+            fatal_sender: self.fatal_sender,
+            missing: self.missing,
+        })
+    }
+}
+
+fn build(
+    options: &Options,
+    door: &Door,
+    spec: &Spec,
+    plan: Plan,
+    mut kernel: Kernel,
+    fences: &mut Fences,
+) -> Result<Parts, SupervisorError> {
+    let Plan { policy, switches, seal, store } = plan;
     let desk = Arc::new(desk(&door.state, &policy)?);
     let session = Session {
         id: door.session.clone(),
@@ -220,23 +312,23 @@ pub(super) fn prepare(
         boot_id: boot_id().map_err(doing("read the boot id"))?,
         uid: door.account.identity.uid,
     };
+    let (fatal_sender, fatal) = mpsc::unbounded_channel();
+    let Answering { protected, admitted, arrivals } =
+        fences.raise(options, door, spec, &policy, &mut kernel, &fatal_sender)?;
+    let missing = protected.missing.clone();
+    let (baseline, known) = watch::channel(None);
+    let (report_sender, reports) = mpsc::unbounded_channel();
+    let (router, pump) = reports::router(kernel.take_reports()?, report_sender);
+    let fatal_pump = fatal_sender.clone();
+    tokio::spawn(async move {
+        if let Err(error) = pump.run().await {
+            fatal_pump.send(format!("the guard's reports cannot be read: {error}")).ok();
+        }
+    });
+    let (cgroup, user) = (Arc::clone(&fences.cgroup), door.account.identity.clone());
+    let gate = Arc::new(ExecGate::new(cgroup, kernel.maps(), protected, admitted, router, user, known));
     let pipeline = Arc::new(Pipeline::new(session, policy, gate, desk, store, fatal_sender.clone()));
-    Ok(Prepared {
-        pipeline,
-        cgroup,
-        seal,
-        switches,
-        kernel,
-        _lock: lock,
-        limit,
-        warden,
-        baseline,
-        arrivals,
-        reports,
-        fatal,
-        fatal_sender,
-        missing,
-    })
+    Ok(Parts { pipeline, seal, switches, kernel, baseline, arrivals, reports, fatal, fatal_sender, missing })
 }
 
 fn desk(state: &Arc<State>, policy: &Policy) -> Result<Desk, SupervisorError> {
@@ -288,8 +380,7 @@ fn devices(policy: &Policy) -> Result<Vec<kernel::DeviceRule>, SupervisorError> 
 fn start_warden(
     options: &Options,
     door: &Door,
-    cgroup: &SessionCgroup,
-    limit: &TaskLimit,
+    fences: &Fences,
     group: &Group,
     lock: &Flock<File>,
 ) -> Result<Warden, SupervisorError> {
@@ -298,10 +389,10 @@ fn start_warden(
     let mut socket = Blocking::new(ours, 1024);
     let charge = warden::Charge {
         session: door.session.clone(),
-        cgroup: cgroup.path().to_owned(),
-        pins: Path::new(PINS).join(&door.session),
+        cgroup: fences.cgroup.path().to_owned(),
+        pins: fences.pins.clone(),
         socket: door.socket.clone(),
-        pids: limit.group().map(Path::to_owned),
+        pids: fences.limit.group().map(Path::to_owned),
         state: options.state.clone(),
     };
     let this = sys::process::pidfd_open(Pid::this()).map_err(doing("open our own pidfd"))?;

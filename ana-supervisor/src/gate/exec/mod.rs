@@ -2,7 +2,7 @@
 //!
 //! 1. fanotify blocks the exec inside the kernel, with the file already resolved ([`answerer`]);
 //! 2. a worker moves the process into a frozen cgroup of its own, arms the guard for exactly this file and lets the exec
-//!    complete: the freezer stops the new image before its first instruction ([`hold`]);
+//!    complete: the freezer stops the new image before its first instruction (`hold.rs`);
 //! 3. the frozen image is read ([`Held`]), judged by others, and goes on with a [`Ticket`] or dies.
 
 pub mod admitted;
