@@ -8,6 +8,7 @@
 //! ```
 
 mod leftovers;
+mod notices;
 mod owner;
 mod setup;
 pub mod start;

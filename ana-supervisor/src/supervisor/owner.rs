@@ -122,53 +122,12 @@ async fn run(
             return Err(error);
         }
     };
-    for notice in notices(&door, &prepared) {
+    for notice in super::notices::of(&door, &prepared) {
         owner.send(&Reply::Notice(notice)).await?;
     }
     let mut running = Running::start(door, owner, spec, prepared, oom_score).await?;
     let end = running.control(early).await;
     running.finish(end).await
-}
-
-/// What a person should know before the agent starts.
-fn notices(door: &Door, prepared: &Prepared) -> Vec<String> {
-    let mut notices = Vec::new();
-    notices.extend(door.state.warning());
-    if !prepared.seal.complete() {
-        notices.push(format!(
-            "the seal is incomplete (Landlock ABI {}, namespaces = {}): a process of the session can reach others; \
-             see `ana doctor`",
-            prepared.seal.landlock_abi, prepared.switches.namespaces
-        ));
-    }
-    if let Some(first) = prepared.missing.first() {
-        let more = match prepared.missing.len() {
-            1 => String::new(),
-            n => format!(" and {} more", n - 1),
-        };
-        let text = format!(
-            "not there, hence not protected: {}{more} (a file that appears there later is not, either)",
-            first.display()
-        );
-        notices.push(text);
-    }
-    let switches = prepared.switches;
-    for (on, what) in [
-        (
-            switches.debuggers,
-            "debuggers = true: a process of the session can rewrite another one after it was judged",
-        ),
-        (switches.io_uring, "io_uring = true: its operations are seen by no filter"),
-        (switches.i386, "i386 = true: 32-bit system calls pass the base filter unchecked"),
-    ] {
-        if on {
-            notices.push(format!("[session] {what}"));
-        }
-    }
-    if let crate::launch::pids::TaskLimit::None = prepared.limit {
-        notices.push("no pids controller: the number of the session's processes is not bounded".to_owned());
-    }
-    notices
 }
 
 /// How a session ends.
