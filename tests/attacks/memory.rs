@@ -1,6 +1,6 @@
 //! Tries to get into the memory of the processes that are named on stdin, one `LABEL PID` a line: ptrace,
-//! process_vm_writev, /proc/PID/mem, pidfd_getfd. What a debugger may, an attacker may.
-#![allow(unsafe_code, reason = "process_vm_writev and pidfd_getfd are the attack")]
+//! process_vm_writev, process_vm_readv, /proc/PID/mem, pidfd_getfd, and at their limits: prlimit. What a debugger may, an attacker may.
+#![allow(unsafe_code, reason = "process_vm_readv, process_vm_writev, prlimit and pidfd_getfd are the attack")]
 
 use std::{
     fs::{self, OpenOptions},
@@ -33,6 +33,8 @@ fn attack(label: &str, pid: i32) {
         tell(&format!("{label}-detach"), interrupt_and_detach(pid));
     }
     tell(&format!("{label}-vm-writev"), write_vm(pid, address));
+    tell(&format!("{label}-vm-readv"), read_vm(pid, address));
+    tell(&format!("{label}-prlimit"), limit(pid));
     let memory = OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/mem"));
     if let Some(memory) = tell_io(&format!("{label}-mem-open"), memory) {
         tell_io(&format!("{label}-mem-write"), rewrite(&memory, address));
@@ -63,6 +65,25 @@ fn write_vm(pid: i32, address: u64) -> Result<usize, Errno> {
     // SAFETY: the local vector names eight readable bytes; the remote one is the kernel's to check.
     let wrote = unsafe { libc::process_vm_writev(pid, &raw const local, 1, &raw const remote, 1, 0) };
     Errno::result(wrote).map(|count| usize::try_from(count).unwrap_or(0))
+}
+
+/// Reads what ends the stack.
+fn read_vm(pid: i32, address: u64) -> Result<usize, Errno> {
+    let mut bytes = [0_u8; 8];
+    let local = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    let Ok(base) = usize::try_from(address) else { return Err(Errno::EINVAL) };
+    let remote = libc::iovec { iov_base: base as *mut libc::c_void, iov_len: bytes.len() };
+    // SAFETY: the local vector names eight writable bytes; the remote one is the kernel's to check.
+    let read = unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
+    Errno::result(read).map(|count| usize::try_from(count).unwrap_or(0))
+}
+
+/// Takes the right to write a core file: harmless, and as good as RLIMIT_CPU = 0, which kills.
+fn limit(pid: i32) -> Result<(), Errno> {
+    let none = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the new limit outlives the call; the old one is not asked for.
+    let done = unsafe { libc::prlimit64(pid, libc::RLIMIT_CORE, &raw const none, std::ptr::null_mut()) };
+    Errno::result(done).map(drop)
 }
 
 fn rewrite(memory: &fs::File, address: u64) -> std::io::Result<()> {

@@ -115,3 +115,16 @@ pub fn mount(
 ) -> bool {
     tell(name, nix::mount::mount(Some(source), target, kind, flags, data)).is_some()
 }
+
+/// Makes a FIFO that is full and that nobody reads; whoever writes to it waits.
+pub fn full_fifo(path: &std::path::Path) -> Result<std::fs::File, Errno> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+    use nix::sys::stat::Mode;
+    nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    let fifo = std::fs::File::from(open(path, OFlag::O_RDWR | OFlag::O_NONBLOCK, Mode::empty())?);
+    for size in [4096, 1] {
+        while let Ok(1..) = (&fifo).write(&vec![b'x'; size]) {}
+    }
+    fcntl(&fifo, FcntlArg::F_SETFL(OFlag::O_RDWR))?;
+    Ok(fifo)
+}

@@ -1,12 +1,16 @@
 //! The program that tests protect. It writes down that it ran, by one append to the file in `ANA_TEST_MARKS`, and says
-//! so on stdout. Arguments: `--exit=N`, `--signal=N`, `--read` (waits for a line on stdin first), `--stderr`.
+//! so on stdout. Arguments: `--exit=N`, `--signal=N`, `--read` (waits for a line on stdin first), `--stderr`,
+//! `--exec=PROGRAM` (becomes another program).
 #![allow(clippy::expect_used, reason = "test code: a mark that cannot be written must be loud")]
 
 use std::{
     ffi::{OsStr, OsString},
     fmt::Write as _,
     io::Write as _,
-    os::unix::ffi::{OsStrExt, OsStringExt},
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        process::CommandExt,
+    },
 };
 
 use nix::{
@@ -63,6 +67,9 @@ fn obey(arg: &str) {
         let mut line = String::new();
         std::io::stdin().read_line(&mut line).expect("a line");
         print!("marker: read {line}");
+    } else if let Some(program) = arg.strip_prefix("--exec=") {
+        let error = std::process::Command::new(program).exec();
+        println!("marker: {program}: {error}");
     } else if arg == "--stderr" {
         eprintln!("marker: on stderr");
     }

@@ -4,7 +4,9 @@ use std::{ffi::OsString, fs};
 
 use ana_tests::{
     Ground,
+    answers::Answer,
     attempt::{assert_all, assert_none_granted},
+    machine::{assignment, machine},
 };
 
 const COPIES: [&str; 5] = ["exec-read", "exec-cp", "exec-range", "exec-reopen", "exec-map"];
@@ -70,6 +72,54 @@ fn memfd() {
     let markers = ground.markers();
     assert_eq!(markers.len(), 1, "{markers:#?}");
     assert_eq!(markers[0].args(), ["earlier"]);
+}
+
+/// What is open, and said so in the README: a held program's parent may read its memory in /proc, and what it reads is a
+/// program that it brings along. (Reading it by process_vm_readv is refused.) The held one itself never runs.
+#[test]
+fn memory_copy() {
+    let ground = Ground::new("memory-copy");
+    let copy = ground.home().join("copied");
+    let finished = ground.run(&ground.attack("memory-copy", &[ground.deploy(), copy.clone()]));
+    assert!(finished.stdout().contains("held true"), "{}", finished.stdout());
+    assert_all(&finished.stdout(), &["read-memory", "run-copy"], "ok");
+    let markers = ground.markers();
+    assert_eq!(markers.len(), 1, "{markers:#?}");
+    assert_eq!((markers[0].exe.clone(), markers[0].args()), (copy, vec!["copied".to_owned()]));
+    ground.verify();
+}
+
+/// `deploy` as it becomes another program in the same process, which reads the file that this process was allowed to run.
+fn becomes_reader(ground: &Ground) -> Vec<OsString> {
+    let reader = machine().program("attack-reader");
+    let read = assignment("ANA_TEST_READ", ground.deploy());
+    let exec = assignment("--exec", reader);
+    vec!["/usr/bin/env".into(), read, ground.deploy().into(), "status".into(), exec]
+}
+
+#[test]
+fn what_comes_after_reads_without_ana() {
+    let ground = Ground::bare("after");
+    let finished = ground.run_without_ana(&becomes_reader(&ground)).assert_code(42);
+    assert_all(&finished.stdout(), &["read-as-another"], "ok");
+}
+
+/// That a process may run the program, by rule or by a person's word, is no leave to read it.
+#[test]
+fn what_comes_after_does_not_read() {
+    for (rule, questions) in
+        [("allow = [[\"status\", \"**\"]]\notherwise = \"deny\"", 0), ("otherwise = \"approve\"", 1)]
+    {
+        let ground = Ground::new("after");
+        ground.policy(&(ground.head() + &ground.rule(rule)));
+        let (finished, asked) = ground.run_answered(&becomes_reader(&ground), Answer::Approve);
+        let finished = finished.assert_code(5);
+        assert_eq!(asked.len(), questions, "{asked:#?}");
+        assert_all(&finished.stdout(), &["read-as-another"], "EPERM");
+        assert_eq!(ground.markers().len(), 1);
+        ground.assert_every_run_was_decided();
+        ground.verify();
+    }
 }
 
 fn bring_along(ground: &Ground) {

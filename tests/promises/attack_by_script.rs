@@ -6,6 +6,7 @@ use ana_tests::{
     Ground, Session,
     answers::Answer,
     attempt::{assert_all, assert_none_granted},
+    machine::{assignment, machine},
     wait,
 };
 
@@ -167,4 +168,36 @@ fn a_script_of_roots_is_fixed() {
     ground.approve(&question.id);
     session.finish().assert_code(0);
     wait::until("the script ran", || (runs(&ground, "ran") == 1).then_some(()));
+}
+
+/// A script of root's that becomes another program, and the command that has that one read the script.
+fn becoming(ground: &Ground) -> (PathBuf, Vec<OsString>) {
+    let reader = machine().program("attack-reader");
+    let script = ground.write("bin/becoming.sh", 0o755, &format!("#!/bin/sh\nexec {}\n", reader.display()));
+    let command =
+        vec!["/usr/bin/env".into(), assignment("ANA_TEST_READ", &script), script.clone().into_os_string()];
+    (script, command)
+}
+
+#[test]
+fn becoming_without_ana() {
+    let ground = Ground::bare("becoming");
+    let finished = ground.run_without_ana(&becoming(&ground).1).assert_code(42);
+    assert_all(&finished.stdout(), &["read-as-another"], "ok");
+}
+
+/// What the interpreter may read, the program that takes its place may not.
+#[test]
+fn a_scripts_process_that_becomes_another_program_cannot_read_it() {
+    for (rule, questions) in [("allow = [[]]\notherwise = \"deny\"", 0), ("otherwise = \"approve\"", 1)] {
+        let ground = Ground::new("becoming");
+        let (script, command) = becoming(&ground);
+        let rule = format!("[[exec]]\nname = \"script\"\nfile = [{script:?}]\n{rule}\n");
+        ground.policy(&(ground.head() + &rule));
+        let (finished, asked) = ground.run_answered(&command, Answer::Approve);
+        assert_eq!(asked.len(), questions, "{asked:#?}");
+        let finished = finished.assert_code(5);
+        assert_all(&finished.stdout(), &["read-as-another"], "EPERM");
+        ground.verify();
+    }
 }

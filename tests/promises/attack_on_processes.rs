@@ -21,7 +21,7 @@ use ana_tests::{
 };
 use nix::pty::{OpenptyResult, openpty};
 
-const WAYS_IN: [&str; 4] = ["seize", "vm-writev", "mem-open", "pidfd-getfd"];
+const WAYS_IN: [&str; 6] = ["seize", "vm-writev", "vm-readv", "prlimit", "mem-open", "pidfd-getfd"];
 
 fn ways(label: &str) -> Vec<String> {
     WAYS_IN.iter().map(|way| format!("{label}-{way}")).collect()
@@ -64,6 +64,9 @@ fn memory() {
     for label in ["held", "outside"] {
         let ways = ways(label);
         assert_none_granted(&told, &ways.iter().map(String::as_str).collect::<Vec<_>>());
+        // Whoever it is: these are refused by their number.
+        let names = ["vm-readv", "prlimit"].map(|way| format!("{label}-{way}"));
+        assert_all(&told, &names.each_ref().map(String::as_str), "EPERM");
     }
     ground.assert_never_ran();
     ground.deny(&question.id, "attacked");

@@ -9,7 +9,7 @@ use std::{
 };
 
 use ana_tests::{
-    Ground,
+    Ground, Session,
     machine::{admin, path_str},
     skip::skipped,
     wait,
@@ -141,4 +141,48 @@ fn a_session_without_evidence_does_not_start() {
     let finished = ground.run(&["sh", "-c", "echo the agent runs"]).assert_code(125);
     assert!(!finished.stdout().contains("the agent runs"));
     assert!(finished.stderr().contains("evidence"), "{}", finished.stderr());
+}
+
+/// Ten held programs, and an agent that waits for a line.
+fn ten_held(ground: &Ground) -> Session {
+    let script = format!("for i in 1 2 3 4 5 6 7 8 9 10; do {} $i & done; read line", ground.deploy().display());
+    let session = ground.launch(&["sh", "-c", &script]).start_listening();
+    wait::until("ten questions", || (ground.pending(1).len() == 10).then_some(()));
+    session
+}
+
+/// Each of the ten was refused, and that was written down before the session's end was.
+#[track_caller]
+fn all_are_accounted_for(ground: &Ground) {
+    ground.assert_never_ran();
+    let records = ground.records();
+    let end = records.iter().position(|record| record.event() == "session-end").expect("the session's end");
+    let mut told: Vec<u32> = records[..end]
+        .iter()
+        .filter(|record| record.denies())
+        .map(|record| record.args()[0].parse().expect("a number"))
+        .collect();
+    told.sort_unstable();
+    assert_eq!(told, (1..=10).collect::<Vec<u32>>(), "{records:#?}");
+    assert_eq!(ground.decisions().len(), 10);
+    ground.verify();
+}
+
+#[test]
+fn what_is_held_at_the_agents_end_is_recorded_first() {
+    let ground = Ground::new("end-held");
+    let mut session = ten_held(&ground);
+    session.say("go");
+    session.finish().assert_code(0);
+    all_are_accounted_for(&ground);
+}
+
+#[test]
+fn what_is_held_at_the_supervisors_end_is_recorded_first() {
+    let ground = Ground::new("term-held");
+    let session = ten_held(&ground);
+    let supervisor = nix::unistd::Pid::from_raw(session.supervisor());
+    nix::sys::signal::kill(supervisor, nix::sys::signal::Signal::SIGTERM).expect("root may");
+    assert_ne!(session.finish().code(), 0);
+    all_are_accounted_for(&ground);
 }
