@@ -34,7 +34,10 @@ fn main() {
             std::process::exit(126);
         }
         Ok(ForkResult::Parent { child }) => child,
-        Err(errno) => return drop(tell::<()>("fork", Err(errno))),
+        Err(errno) => {
+            tell::<()>("fork", Err(errno));
+            return;
+        }
     };
     let held = until_it_is(child, &program);
     say(&format!("held {held}"));
@@ -61,8 +64,12 @@ fn take(child: Pid, program: &Path, copy: &Path) -> std::io::Result<()> {
     let maps = fs::read(format!("/proc/{child}/maps"))?;
     let memory = File::open(format!("/proc/{child}/mem"))?;
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o755).open(copy)?;
-    for line in maps.split(|byte| *byte == b'\n').filter(|line| line.ends_with(program.as_os_str().as_bytes())) {
-        let Some((start, end, offset)) = place(OsStr::from_bytes(line).to_str().unwrap_or_default()) else { continue };
+    for line in
+        maps.split(|byte| *byte == b'\n').filter(|line| line.ends_with(program.as_os_str().as_bytes()))
+    {
+        let Some((start, end, offset)) = place(OsStr::from_bytes(line).to_str().unwrap_or_default()) else {
+            continue;
+        };
         let mut bytes = vec![0; usize::try_from(end - start).map_err(std::io::Error::other)?];
         // A page beyond the file's end cannot be read: what came before it is enough.
         let length = memory.read_at(&mut bytes, start)?;

@@ -3,7 +3,7 @@
 //! the second thread does, the protected file, where the chain leads, an empty folder, the seconds to go on.
 //!
 //! `open` opens the end of the chain and runs what it read; `exec` executes a script whose interpreter is the end of the
-//! chain. `open-alone` and `exec-alone` are the second thread without the first.
+//! chain; `file` executes the end of the chain itself. `…-alone` is the second thread without the first.
 #![allow(unsafe_code, reason = "fork, the scheduling class and execve beside another thread are the attack")]
 
 use std::{
@@ -37,8 +37,8 @@ const ROUND: Duration = Duration::from_secs(8);
 struct Race {
     protected: CString,
     chain: PathBuf,
-    /// `#!` and the chain.
-    script: CString,
+    /// What the second thread executes, if it does not open: the chain itself, or a script of `#!` and the chain.
+    second: Option<CString>,
     copy: PathBuf,
     environment: Vec<CString>,
 }
@@ -48,23 +48,18 @@ static FIRST: AtomicI32 = AtomicI32::new(0);
 fn main() {
     let (kind, protected, target, folder) = (argument(1), argument(2), argument(3), argument(4));
     let seconds = argument(5).to_str().and_then(|text| text.parse().ok()).unwrap_or(20);
-    let Some(race) = tell_io("prepare", prepare(&protected, &target, &folder)) else { return };
-    let (opens, alone) = match kind.to_str() {
-        Some("open") => (true, false),
-        Some("exec") => (false, false),
-        Some("open-alone") => (true, true),
-        Some("exec-alone") => (false, true),
-        _ => return say("no such attack"),
-    };
+    let kind = kind.to_str().unwrap_or_default();
+    let (how, alone) = kind.strip_suffix("-alone").map_or((kind, false), |how| (how, true));
+    let Some(race) = tell_io("prepare", prepare(how, &protected, &target, &folder)) else { return };
     if alone {
-        second(&race, opens);
+        second(&race);
         return;
     }
     let (mut rounds, mut won) = (0_u64, 0);
     let busy = [(0, 25, 4), (1, 6, 3)].map(|(cpu, on, off)| occupy(cpu, on, off, seconds + 20));
     let end = Instant::now() + Duration::from_secs(seconds.into());
     while Instant::now() < end && won == 0 {
-        won += u32::from(round(&race, opens, Duration::from_micros(rounds % 12 * 1500)));
+        won += u32::from(round(&race, Duration::from_micros(rounds % 12 * 1500)));
         rounds += 1;
     }
     for pid in busy.into_iter().flatten() {
@@ -74,7 +69,7 @@ fn main() {
     say(&format!("rounds {rounds} won {won}"));
 }
 
-fn prepare(protected: &Path, target: &Path, folder: &Path) -> std::io::Result<Race> {
+fn prepare(how: &str, protected: &Path, target: &Path, folder: &Path) -> std::io::Result<Race> {
     fs::create_dir_all(folder.join("d"))?;
     let there_and_back = "d/../".repeat(760);
     let to_root = "../".repeat(30);
@@ -91,13 +86,13 @@ fn prepare(protected: &Path, target: &Path, folder: &Path) -> std::io::Result<Ra
     let mut environment = c_environment();
     let read = format!("ANA_TEST_READ={}", protected.display());
     environment.push(CString::new(read).map_err(std::io::Error::other)?);
-    Ok(Race {
-        protected: c_path(protected),
-        chain,
-        script: c_path(&script),
-        copy: folder.join("copy"),
-        environment,
-    })
+    let second = match how {
+        "open" => None,
+        "exec" => Some(c_path(&script)),
+        "file" => Some(c_path(&chain)),
+        _ => return Err(std::io::ErrorKind::InvalidInput.into()),
+    };
+    Ok(Race { protected: c_path(protected), chain, second, copy: folder.join("copy"), environment })
 }
 
 /// A process that keeps a CPU busy, with short pauses, so that what is scheduled as idle hardly moves.
@@ -126,7 +121,9 @@ fn occupy(cpu: usize, on: u64, off: u64, seconds: u32) -> Option<Pid> {
 fn pin(cpu: usize) {
     let mut set = CpuSet::new();
     // A machine with one CPU has no second one to go to.
-    let Err(_unchanged) = set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)) else { return };
+    let Err(_unchanged) = set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)) else {
+        return;
+    };
 }
 
 fn starve() {
@@ -136,18 +133,18 @@ fn starve() {
 }
 
 /// One process with the two threads; true when the second one got through.
-fn round(race: &Race, opens: bool, later: Duration) -> bool {
+fn round(race: &Race, later: Duration) -> bool {
     // SAFETY: this process has one thread whenever it forks; the child makes its own.
     let child = match unsafe { fork() } {
         Ok(ForkResult::Child) => {
             std::thread::scope(|scope| {
-                scope.spawn(|| first(race, opens));
+                scope.spawn(|| first(race));
                 scope.spawn(|| {
                     until_first_is_held();
                     std::thread::sleep(later);
                     pin(1);
                     starve();
-                    second(race, opens);
+                    second(race);
                 });
             });
             std::process::exit(3)
@@ -158,7 +155,9 @@ fn round(race: &Race, opens: bool, later: Duration) -> bool {
     let end = Instant::now() + ROUND;
     loop {
         match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) if Instant::now() < end => std::thread::sleep(Duration::from_millis(5)),
+            Ok(WaitStatus::StillAlive) if Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(5))
+            }
             Ok(WaitStatus::StillAlive) => {
                 let Err(_gone) = kill(child, Signal::SIGKILL) else { continue };
                 return false;
@@ -169,9 +168,9 @@ fn round(race: &Race, opens: bool, later: Duration) -> bool {
     }
 }
 
-fn first(race: &Race, opens: bool) {
+fn first(race: &Race) {
     pin(0);
-    if opens {
+    if race.second.is_none() {
         starve();
     }
     FIRST.store(gettid().as_raw(), Ordering::Relaxed);
@@ -194,10 +193,10 @@ fn until_first_is_held() {
     }
 }
 
-fn second(race: &Race, opens: bool) {
-    if !opens {
+fn second(race: &Race) {
+    if let Some(second) = &race.second {
         let arguments = [c"x".to_owned(), c"status".to_owned()];
-        let result = execve(&race.script, &arguments, &race.environment).map_err(std::io::Error::from);
+        let result = execve(second, &arguments, &race.environment).map_err(std::io::Error::from);
         tell_io("script", result.map(drop));
         return;
     }

@@ -189,7 +189,8 @@ fn becoming_without_ana() {
 /// What the interpreter may read, the program that takes its place may not.
 #[test]
 fn a_scripts_process_that_becomes_another_program_cannot_read_it() {
-    for (rule, questions) in [("allow = [[]]\notherwise = \"deny\"", 0), ("otherwise = \"approve\"", 1)] {
+    for (rule, questions) in [("allow = [[\"**\"]]\notherwise = \"deny\"", 0), ("otherwise = \"approve\"", 1)]
+    {
         let ground = Ground::new("becoming");
         let (script, command) = becoming(&ground);
         let rule = format!("[[exec]]\nname = \"script\"\nfile = [{script:?}]\n{rule}\n");

@@ -9,7 +9,6 @@ use std::{
 
 use ana_tests::{
     Ground,
-    attempt::attempts,
     machine::{machine, path_str},
     records::{Record, bytes_of},
     session::Finished,
@@ -35,9 +34,12 @@ fn judged(ground: &Ground, file: &Path) {
 fn race(ground: &Ground, command: &[OsString]) -> Finished {
     let limit = Duration::from_secs(u64::from(SECONDS) + 60);
     let finished = ground.start(command).finish_within(limit).assert_code(0);
-    println!("{}", finished.stdout());
-    assert!(finished.stdout().contains(" won 0"), "{}", finished.stdout());
-    assert!(!finished.stdout().contains("rounds 0 "), "nothing was raced: {}", finished.stdout());
+    let tail = finished.stdout().lines().last().map(str::to_owned).unwrap_or_default();
+    if !tail.ends_with(" won 0") {
+        let last = ground.decisions().pop().map(|record| record.payload);
+        panic!("the race was won:\n{}\nthe last decision: {last:#?}", finished.stdout());
+    }
+    assert!(!tail.starts_with("rounds 0 "), "nothing was raced: {}", finished.stdout());
     finished
 }
 
@@ -49,8 +51,7 @@ fn ever_ok(finished: &Finished, name: &str) -> bool {
 #[test]
 fn a_thread_that_opens_without_ana() {
     let ground = Ground::bare("thread-open");
-    let finished =
-        ground.run_without_ana(&attack(&ground, "open-alone", &ground.deploy(), &ground.deploy()));
+    let finished = ground.run_without_ana(&attack(&ground, "open-alone", &ground.deploy(), &ground.deploy()));
     assert!(ever_ok(&finished, "descriptor") && ever_ok(&finished, "run-copy"), "{}", finished.stdout());
     assert_eq!(ground.markers().len(), 1);
 }
@@ -84,7 +85,7 @@ fn script(ground: &Ground) -> PathBuf {
 }
 
 #[test]
-fn a_thread_that_executes_without_ana() {
+fn a_thread_that_executes_another_interpreter_without_ana() {
     let ground = Ground::bare("thread-exec");
     let reader = machine().program("attack-reader");
     let finished = ground.run_without_ana(&attack(&ground, "exec-alone", &script(&ground), &reader));
@@ -92,32 +93,98 @@ fn a_thread_that_executes_without_ana() {
     assert!(ever_ok(&finished, "read-as-another"), "{}", finished.stdout());
 }
 
-/// The script's decision is about the script, its interpreter and its arguments, whatever else the process executes.
+/// Another script, of the session user's own, that reads the protected one as its interpreter may.
+fn other_script(ground: &Ground) -> PathBuf {
+    let text = "#!/bin/sh\n[ -n \"$ANA_TEST_READ\" ] && read -r line < \"$ANA_TEST_READ\" || exit 5\n\
+                echo \"attempt read-as-another: ok\"\nset -- attack\n. \"$ANA_TEST_READ\"\nexit 42\n";
+    ground.write_home("other.sh", 0o755, text)
+}
+
 #[test]
-fn a_thread_that_executes() {
+fn a_thread_that_executes_another_script_without_ana() {
+    let ground = Ground::bare("thread-script");
+    let other = other_script(&ground);
+    let finished = ground.run_without_ana(&attack(&ground, "file-alone", &script(&ground), &other));
+    let finished = finished.assert_code(42);
+    assert!(ever_ok(&finished, "read-as-another"), "{}", finished.stdout());
+    assert_eq!(ran_with(&ground), ["attack"]);
+}
+
+/// What the script was called with, each time.
+fn ran_with(ground: &Ground) -> Vec<String> {
+    ground.all_markers().iter().map(|marker| marker.args()[1..].join(" ")).collect()
+}
+
+/// Another program in the place of the script's interpreter.
+#[test]
+fn a_thread_that_executes_another_interpreter() {
     let ground = Ground::new("thread-exec");
-    let script = script(&ground);
-    judged(&ground, &script);
+    executes(&ground, "exec", &machine().program("attack-reader"));
+}
+
+/// Another program in the place of the protected one: what is allowed is the one that was looked at.
+#[test]
+fn a_thread_that_executes_another_program() {
+    let ground = Ground::new("thread-program");
+    judged(&ground, &ground.deploy());
     let reader = machine().program("attack-reader");
-    let finished = race(&ground, &attack(&ground, "exec", &script, &reader));
-    assert!(!ever_ok(&finished, "read-as-another"), "the script was read:\n{}", finished.stdout());
-    let shell = std::fs::canonicalize("/bin/sh").expect("there is a shell");
-    let about_it = |record: &&Record| record.payload["operation"]["exec"]["script"].is_object();
+    let finished = race(&ground, &attack(&ground, "file", &ground.deploy(), &reader));
+    assert!(!ever_ok(&finished, "read-as-another"), "the program was read:\n{}", finished.stdout());
     let decisions = ground.decisions();
-    for record in decisions.iter().filter(about_it).filter(|record| record.approves()) {
-        let exec = &record.payload["operation"]["exec"];
-        let program = String::from_utf8(bytes_of(&exec["program"]["path"])).expect("UTF-8");
-        assert_eq!(Path::new(&program), shell, "{exec:#}");
-        let argv = [b"/bin/sh".to_vec(), path_str(&script).as_bytes().to_vec(), b"status".to_vec()];
-        assert_eq!(record.argv(), argv, "{exec:#}");
-    }
-    let reader = path_str(&reader);
-    let odd: Vec<_> = decisions.iter().filter(|record| record.payload.to_string().contains(reader)).collect();
-    assert!(odd.iter().all(|record| !record.approves()), "{odd:#?}");
-    for record in odd {
-        assert!(!record.payload["operation"]["exec"]["script"].is_object(), "{:#}", record.payload);
-    }
     assert!(!decisions.is_empty(), "the gate was never reached");
-    assert!(!attempts(&finished.stdout()).is_empty(), "{}", finished.stdout());
+    for record in decisions.iter().filter(|record| record.approves()) {
+        let program = bytes_of(&record.payload["operation"]["exec"]["program"]["path"]);
+        assert_eq!(program, path_str(&ground.deploy()).as_bytes(), "{:#}", record.payload);
+        assert_eq!(record.args(), ["status"], "{:#}", record.payload);
+    }
+    ground.assert_every_run_was_decided();
     ground.verify();
+}
+
+#[test]
+fn a_thread_that_executes_another_program_without_ana() {
+    let ground = Ground::bare("thread-program");
+    let reader = machine().program("attack-reader");
+    let attack = attack(&ground, "file-alone", &ground.deploy(), &reader);
+    let finished = ground.run_without_ana(&attack).assert_code(42);
+    assert!(ever_ok(&finished, "read-as-another"), "{}", finished.stdout());
+}
+
+/// Another script with the same interpreter and arguments.
+#[test]
+fn a_thread_that_executes_another_script() {
+    let ground = Ground::new("thread-script");
+    executes(&ground, "file", &other_script(&ground));
+}
+
+/// The script's decision is about the script, its interpreter and its arguments, whatever else the process executes.
+#[track_caller]
+fn executes(ground: &Ground, kind: &str, target: &Path) {
+    let script = script(ground);
+    judged(ground, &script);
+    let finished = race(ground, &attack(ground, kind, &script, target));
+    assert!(!ever_ok(&finished, "read-as-another"), "the script was read:\n{}", finished.stdout());
+    let odd: Vec<String> = ran_with(ground).into_iter().filter(|arguments| arguments != "status").collect();
+    assert!(odd.is_empty(), "the script ran with {odd:?}");
+    let decisions = ground.decisions();
+    assert!(!decisions.is_empty(), "the gate was never reached");
+    let wrong: Vec<&Record> = decisions.iter().filter(|record| !is_about(record, &script)).collect();
+    assert!(wrong.is_empty(), "{} of {} decisions: {:#}", wrong.len(), decisions.len(), wrong[0].payload);
+    ground.verify();
+}
+
+/// Whether a decision names the script as the shell runs it, or as it is before anything is known of its execution.
+fn is_about(record: &Record, script: &Path) -> bool {
+    let exec = &record.payload["operation"]["exec"];
+    if !exec["script"].is_object() {
+        return !record.approves();
+    }
+    let shell = std::fs::canonicalize("/bin/sh").expect("there is a shell");
+    let program = String::from_utf8(bytes_of(&exec["program"]["path"])).expect("UTF-8");
+    if exec["script"]["opened"] == true {
+        // An open that was refused or judged: the process is what it is, and nothing was allowed.
+        return !record.approves();
+    }
+    let argv = [b"/bin/sh".to_vec(), path_str(script).as_bytes().to_vec(), b"status".to_vec()];
+    Path::new(&program) == shell && record.argv() == argv
 }

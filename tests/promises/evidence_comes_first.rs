@@ -145,7 +145,8 @@ fn a_session_without_evidence_does_not_start() {
 
 /// Ten held programs, and an agent that waits for a line.
 fn ten_held(ground: &Ground) -> Session {
-    let script = format!("for i in 1 2 3 4 5 6 7 8 9 10; do {} $i & done; read line", ground.deploy().display());
+    let script =
+        format!("for i in 1 2 3 4 5 6 7 8 9 10; do {} $i & done; read line", ground.deploy().display());
     let session = ground.launch(&["sh", "-c", &script]).start_listening();
     wait::until("ten questions", || (ground.pending(1).len() == 10).then_some(()));
     session
