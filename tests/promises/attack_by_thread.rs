@@ -15,12 +15,14 @@ use ana_tests::{
 };
 
 /// How long each race is run.
-const SECONDS: u32 = 20;
+fn seconds() -> u32 {
+    std::env::var("ANA_TEST_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+}
 
 fn attack(ground: &Ground, kind: &str, protected: &Path, target: &Path) -> Vec<OsString> {
     let folder = ground.home().join("chain");
     let arguments: [OsString; 5] =
-        [kind.into(), protected.into(), target.into(), folder.into(), SECONDS.to_string().into()];
+        [kind.into(), protected.into(), target.into(), folder.into(), seconds().to_string().into()];
     ground.attack("threads", &arguments)
 }
 
@@ -32,7 +34,7 @@ fn judged(ground: &Ground, file: &Path) {
 }
 
 fn race(ground: &Ground, command: &[OsString]) -> Finished {
-    let limit = Duration::from_secs(u64::from(SECONDS) + 60);
+    let limit = Duration::from_secs(u64::from(seconds()) + 60);
     let finished = ground.start(command).finish_within(limit).assert_code(0);
     let tail = finished.stdout().lines().last().map(str::to_owned).unwrap_or_default();
     if !tail.ends_with(" won 0") {
