@@ -110,14 +110,14 @@ fn a_flood_of_refusals_does_not_hold_up_what_is_allowed() {
     let ground = Ground::new("flood");
     status_only(&ground);
     let fifo = ground.home().join("fifo");
-    let arguments: [OsString; 3] = [ground.deploy().into(), fifo.into(), "300".into()];
+    let arguments: [OsString; 3] = [ground.deploy().into(), fifo.into(), "800".into()];
     let mut session = ground.launch(&ground.attack("saturate", &arguments)).start_listening();
     let told = wait::until_within(Duration::from_secs(90), "the flood is over", || {
         assert!(!session.ended(), "{}\n{}", session.stdout(), session.stderr());
         let told = session.stdout();
         told.contains("flood over").then_some(told)
     });
-    assert!(told.contains("flood 300"), "{told}");
+    assert!(told.contains("flood 800"), "{told}");
     assert_all(&told, &["full-fifo", "status"], "ok");
     let answered = told.split("answered after ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
     let took = Duration::from_millis(answered.unwrap_or_else(|| panic!("no time in {told}")));
