@@ -56,6 +56,11 @@ impl Admitted {
         true
     }
 
+    /// Whether the second event of an exec of this process is still to come.
+    pub fn owes(&self, pid: Pid) -> bool {
+        self.lock().owed.keys().any(|(owner, _)| *owner == pid)
+    }
+
     /// The exec is over, one way or the other: nothing is owed to it any more.
     pub fn settle(&self, pid: Pid) {
         self.lock().owed.retain(|(owner, _), _| *owner != pid);
@@ -83,28 +88,31 @@ impl Admission {
     }
 }
 
-/// How many threads the process has; `None` when it is gone.
-pub fn threads(pid: Pid) -> Option<usize> {
-    Some(fs::read_dir(format!("/proc/{pid}/task")).ok()?.count())
-}
-
 /// Whether every thread of the process but one is stopped on its way back to user mode (by the freezer, or by a signal),
-/// and that one is blocked in a fanotify event: then nothing in the process can happen until the event is answered.
+/// and that one is blocked in a fanotify event of an exec: then nothing in the process can happen until it is answered.
+/// How many threads there are says nothing: another thread's exec may have ended the one that the event was for.
 pub fn alone(pid: Pid) -> io::Result<bool> {
-    if threads(pid) == Some(1) {
-        return Ok(true);
-    }
     let mut blocked = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let place = fs::read_to_string(task?.path().join("wchan"))?;
-        match place.as_str() {
-            // do_freezer_trap and do_signal_stop are inlined into get_signal on many kernels.
-            "get_signal" | "do_freezer_trap" | "do_signal_stop" => {}
-            waits if waits.starts_with("fanotify_") => blocked += 1,
-            _ => return Ok(false),
+        let task = task?.path();
+        let place = fs::read_to_string(task.join("wchan"))?;
+        // do_freezer_trap and do_signal_stop are inlined into get_signal on many kernels.
+        if ["get_signal", "do_freezer_trap", "do_signal_stop"].contains(&place.as_str()) {
+            continue;
         }
+        if !place.starts_with("fanotify_") || !executes(&fs::read_to_string(task.join("syscall"))?) {
+            return Ok(false);
+        }
+        blocked += 1;
     }
     Ok(blocked == 1)
+}
+
+/// execve and execveat, of x86-64 and of i386. (What has these numbers in the other one opens no files.)
+fn executes(call: &str) -> bool {
+    const CALLS: [i64; 4] = [libc::SYS_execve, libc::SYS_execveat, 11, 358];
+    let number = call.split_whitespace().next().and_then(|number| number.parse().ok());
+    number.is_some_and(|number: i64| CALLS.contains(&number))
 }
 
 /// Whether a thread of a process that is blocked in an open wants to write.
@@ -143,7 +151,9 @@ mod tests {
         assert!(!books.pay(pid, file));
         books.owe(pid, file);
         assert!(!books.pay(pid, (1, 3)));
+        assert!(books.owes(pid));
         assert!(books.pay(pid, file) && !books.pay(pid, file));
+        assert!(!books.owes(pid));
         books.owe(pid, file);
         books.settle(pid);
         assert!(!books.pay(pid, file));

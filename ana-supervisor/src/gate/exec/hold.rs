@@ -1,11 +1,13 @@
 //! From a blocked exec to a frozen image, and back.
 
 use std::{
-    fs::File,
+    ffi::OsStr,
+    fs::{self, File},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        unix::{ffi::OsStrExt, fs::MetadataExt},
     },
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -84,8 +86,9 @@ impl ExecGate {
         let mut in_flight = self.in_flight();
         let many = in_flight.len() >= IN_FLIGHT_MAX;
         match in_flight.get_mut(&pid) {
-            // Nothing else in the process moves: the second file can only be the interpreter of the first.
-            Some(exec) if exec.alone => {
+            // Nothing else in the process moves, and the first file has been opened for good: the second one can only be
+            // its interpreter.
+            Some(exec) if exec.alone && !self.admitted.owes(pid) => {
                 exec.files.push((stat, Arc::clone(object)));
                 Ok(true)
             }
@@ -135,6 +138,10 @@ impl ExecGate {
         if sys::process::ended(unblocked.process.as_fd())? {
             return Err(GateError::Ended);
         }
+        if report.is_some() && self.admitted.owes(unblocked.pid) {
+            // Something was executed here, but it was not what we let go on.
+            return Err(GateError::Concurrent);
+        }
         Ok(report.is_some())
     }
 
@@ -151,12 +158,15 @@ impl ExecGate {
             let (program, script, script_arguments) = match protected::is_executable_image(&file) {
                 true => (judged, None, None),
                 false => {
-                    let arguments = script_arguments(&file, &image.argv);
-                    (
-                        program_of(gate, pid)?,
-                        Some(operation::Script { file: judged, opened: false }),
-                        arguments,
-                    )
+                    let arguments =
+                        script_arguments(&file, pid, stat, &image).ok_or(GateError::NotItsScript)?;
+                    // The interpreter opens the script once more, by the name it was given.
+                    let named =
+                        Path::new(OsStr::from_bytes(&image.cwd.0)).join(OsStr::from_bytes(&arguments.0));
+                    let not_fixed = judged.not_fixed || files::not_fixed(&file, &named, &gate.user);
+                    let judged = operation::File { not_fixed, ..judged };
+                    let script = operation::Script { file: judged, opened: false };
+                    (program_of(gate, pid)?, Some(script), Some(arguments.1))
                 }
             };
             let protected = files.into_iter().map(|(_, object)| object).collect();
@@ -206,13 +216,36 @@ struct Read {
     hash: [u8; 32],
 }
 
-/// The kernel has put `interpreter [argument] script` into the place of argv[0] (execve(2)). `None` when it is not so (binfmt_misc,
-/// a script as interpreter): then nothing is known about which argument is which.
-fn script_arguments(file: &File, argv: &[Vec<u8>]) -> Option<Vec<Vec<u8>>> {
+/// The script's name and its own arguments: the kernel has put `interpreter [argument] script` into the place of argv[0] (execve(2)).
+/// `None` when the image does not run this script: another interpreter, or a path that leads to another file. (So it is
+/// for binfmt_misc, and for an interpreter that is a script itself; these are refused.)
+fn script_arguments(
+    file: &File,
+    pid: Pid,
+    stat: Stat,
+    image: &process::Image,
+) -> Option<(Vec<u8>, Vec<Vec<u8>>)> {
     let line = protected::shebang(file)?;
+    let argv = &image.argv;
     if argv.first().map(Vec::as_slice) != Some(line.interpreter.as_os_str().as_bytes()) {
         return None;
     }
     let script = if line.argument { 2 } else { 1 };
-    argv.get(script + 1..).map(<[Vec<u8>]>::to_vec)
+    let named = Path::new(OsStr::from_bytes(argv.get(script)?));
+    // As the process sees it. The descriptor of an execveat is named /dev/fd/N, and belongs to the process.
+    let seen = match named.strip_prefix("/dev/fd") {
+        Ok(number) => Path::new("/proc").join(pid.to_string()).join("fd").join(number),
+        Err(_elsewhere) => {
+            let root = Path::new("/proc").join(pid.to_string());
+            match named.strip_prefix("/") {
+                Ok(absolute) => root.join("root").join(absolute),
+                Err(_relative) => root.join("cwd").join(named),
+            }
+        }
+    };
+    let found = fs::metadata(seen).ok()?;
+    if (found.dev(), found.ino()) != stat {
+        return None;
+    }
+    Some((argv.get(script)?.clone(), argv.get(script + 1..)?.to_vec()))
 }

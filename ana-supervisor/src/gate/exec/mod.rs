@@ -72,6 +72,8 @@ pub enum GateError {
     TooMany,
     #[error("another thread of the program goes on while one executes a protected file")]
     Concurrent,
+    #[error("what was executed is not the protected script")]
+    NotItsScript,
     #[error("this file is marked, but not one of the protected ones")]
     UnknownFile,
     #[error("only an interpreter may open a protected file, and only a script, to read it; run it instead")]
