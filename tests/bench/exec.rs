@@ -69,7 +69,7 @@ fn measure(markdown: bool) {
         "≤ 1.02 p50, ≤ 1.10 p99",
         |r| r.0 <= 1.02 && r.1 <= 1.10,
     ));
-    rows.push(Row::compared("open+close in a sealed session", &open, "≤ 1.12 p50", |r| r.0 <= 1.12));
+    rows.push(Row::compared("100 × open+close in a sealed session", &open, "≤ 1.12 p50", |r| r.0 <= 1.12));
 
     eprintln!("protected program outside of every session …");
     let outside = outside(&ground, &probe, &held);
