@@ -42,8 +42,8 @@ pub fn run(args: &Args, extra: Vec<Check>) -> ExitCode {
     let written = if args.json {
         json(&mut out, &diagnosis)
     } else {
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        table(&mut out, &diagnosis, out_is_terminal() && !no_color)
+        let color = super::question::color(out_is_terminal());
+        table(&mut out, &diagnosis, color)
     };
     // A reader that went away (`ana doctor | head`) does not change the diagnosis.
     match written {

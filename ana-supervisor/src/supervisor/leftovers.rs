@@ -4,7 +4,6 @@ use std::{fs, io, path::Path, time::Duration};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::setup::PINS;
 use crate::{
     api::client,
     kernel::pins,
@@ -17,7 +16,7 @@ const STARTING: Duration = Duration::from_secs(60);
 /// The lock of a living session: held by its supervisor and its warden, released by the kernel when both are gone. It
 /// lies on the folder of the pins, which only root can open.
 pub fn lock(session: &str) -> io::Result<Flock<fs::File>> {
-    let folder = fs::File::open(Path::new(PINS).join(session))?;
+    let folder = fs::File::open(Path::new(pins::BASE).join(session))?;
     Flock::lock(folder, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno.into())
 }
 
@@ -31,12 +30,13 @@ pub(super) fn is_live(session: &str) -> bool {
 
 /// The ids of the sessions that nobody keeps any more.
 pub fn remains(hierarchy: &Hierarchy) -> Vec<String> {
-    let mut found = pins::leftovers(Path::new(PINS)).unwrap_or_default();
+    let mut found = pins::leftovers(Path::new(pins::BASE)).unwrap_or_default();
     found.retain(|session| !is_live(session));
     for entry in fs::read_dir(hierarchy.base()).into_iter().flatten().flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
         let settled = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
-        let is_session = entry.file_type().is_ok_and(|t| t.is_dir()) && !Path::new(PINS).join(&name).exists();
+        let is_session =
+            entry.file_type().is_ok_and(|t| t.is_dir()) && !Path::new(pins::BASE).join(&name).exists();
         if is_session && settled.is_some_and(|age| age > STARTING) && !found.contains(&name) {
             found.push(name);
         }
@@ -60,7 +60,7 @@ pub(super) fn clean(hierarchy: &Hierarchy, run: &Path) -> Vec<String> {
             );
             return false;
         }
-        pins::unpin(&Path::new(PINS).join(session)).ok();
+        pins::unpin(&Path::new(pins::BASE).join(session)).ok();
         if let Some(mount) = crate::launch::pids::mount_of_v1() {
             fs::remove_dir(mount.join(format!("ana-{session}"))).ok();
         }

@@ -18,7 +18,6 @@ use std::{io, path::PathBuf, time::Duration};
 use thiserror::Error;
 
 pub use leftovers::{lock, remains};
-pub use setup::PINS;
 
 use crate::{
     approval::passkeys::PasskeysError,

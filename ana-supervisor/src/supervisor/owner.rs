@@ -450,7 +450,7 @@ fn take_down(door: Door, mut prepared: Prepared) {
     let charge = crate::launch::warden::Charge {
         session: door.session.clone(),
         cgroup: prepared.cgroup.path().to_owned(),
-        pins: std::path::Path::new(setup::PINS).join(&door.session),
+        pins: std::path::Path::new(crate::kernel::pins::BASE).join(&door.session),
         socket: door.socket.clone(),
         pids: prepared.limit.group().map(std::path::Path::to_owned),
         state: None,

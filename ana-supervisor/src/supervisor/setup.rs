@@ -56,9 +56,6 @@ use crate::{
     sys::{self, fanotify::Group},
 };
 
-/// Where the links of all sessions are pinned.
-pub const PINS: &str = "/sys/fs/bpf/ana";
-
 /// What exists before `ana-run` connects.
 pub(super) struct Door {
     pub session: String,
@@ -248,7 +245,7 @@ pub(super) fn prepare(
         kernel.join().map_err(|_panicked| SupervisorError::Protocol("the loader of the guard"))??;
     let cgroup = Arc::new(SessionCgroup::create(&door.hierarchy, &door.session)?);
     let limit = TaskLimit::set(&cgroup, &door.session);
-    let pins = Path::new(PINS).join(&door.session);
+    let pins = Path::new(kernel::pins::BASE).join(&door.session);
     let mut fences = Fences { cgroup, limit, pins, warden: None, lock: None };
     match build(options, door, spec, plan, kernel, &mut fences) {
         Ok(parts) => parts.with(fences),

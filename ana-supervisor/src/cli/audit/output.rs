@@ -14,12 +14,11 @@ pub(super) struct Out {
 impl Out {
     pub(super) fn stdout() -> Self {
         let terminal = io::stdout().is_terminal();
-        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         Self {
             sink: Box::new(io::BufWriter::new(io::stdout().lock())),
             terminal,
-            colour: terminal && !no_colour && !dumb,
+            colour: crate::cli::question::color(terminal) && !dumb,
         }
     }
 
