@@ -165,7 +165,11 @@ fn own_programs() -> Vec<String> {
 
 /// Copies programs to a root-owned place that every user can reach; a checkout may lie in root's home.
 fn install<S: AsRef<str>>(folder: &str, from: &Path, names: &[S]) -> PathBuf {
-    let to = Path::new(BASE).join("installed").join(folder);
+    // Of this checkout's own: the suites of two may run at once.
+    let mut hash = std::hash::DefaultHasher::new();
+    std::hash::Hash::hash(&target_dir(), &mut hash);
+    let checkout = format!("{:016x}", std::hash::Hasher::finish(&hash));
+    let to = Path::new(BASE).join("installed").join(checkout).join(folder);
     fs::create_dir_all(&to).expect("the folder can be made");
     for name in names {
         let name = name.as_ref();
