@@ -7,10 +7,13 @@
 
 #[cfg(feature = "user")]
 mod pod;
+mod expected;
 mod report;
 
+pub use expected::{EXPECTED_BYTES, EXPECTED_WORDS, Expected};
 pub use report::{
-    KILLED_HOLD_USED, KILLED_NOT_HELD, KILLED_OTHER_FILE, KILLED_UNREADABLE, KILLED_UNREPORTED,
+    KILLED_HOLD_USED, KILLED_NOT_EXPECTED, KILLED_NOT_HELD, KILLED_OTHER_FILE, KILLED_PRIVILEGE,
+    KILLED_UNMARKED, KILLED_UNREADABLE, KILLED_UNREPORTED,
 };
 pub use report::{REPORT_EXEC_HELD, REPORT_EXIT, REPORT_KILLED, Report, STILL_ALIVE};
 
@@ -18,6 +21,14 @@ pub use report::{REPORT_EXEC_HELD, REPORT_EXIT, REPORT_KILLED, Report, STILL_ALI
 pub const PROTECTED_MAX: u32 = 65_536;
 /// Armed holds of one session at a time (`HOLDS`).
 pub const HOLDS_MAX: u32 = 1024;
+/// Execs that were let through without a hold, and have not happened yet (`EXPECTED`).
+pub const EXPECTED_MAX: u32 = 1024;
+/// Processes that were approved to gain privilege and live (`PRIVILEGED`).
+pub const PRIVILEGED_MAX: u32 = 1024;
+/// Groups that give no power (`HARMLESS_GROUPS`).
+pub const HARMLESS_GROUPS_MAX: u32 = 16;
+/// Listed places (`PLACES`).
+pub const PLACES_MAX: u32 = 65_536;
 /// Processes whose end is reported at a time (`WATCHED`).
 pub const WATCHED_MAX: u32 = 4096;
 /// Entries of the device allow-list (`DEVICES`).
@@ -78,6 +89,29 @@ impl Armed {
     }
 }
 
+/// Bytes of a file's name that a place tells apart.
+pub const PLACE_NAME: usize = 64;
+
+/// The key of `PLACES`: a name in a folder. What is executed from there must be protected.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    pub folder: FileKey,
+    /// The name's first [`PLACE_NAME`] − 1 bytes, zeroes after it.
+    pub name: [u8; PLACE_NAME],
+}
+
+impl Place {
+    /// A longer name stands for all that start alike: the guard refuses one too many rather than one too few.
+    pub fn new(folder: FileKey, name: &[u8]) -> Self {
+        let mut place = Self { folder, name: [0; PLACE_NAME] };
+        for (to, from) in place.name[..PLACE_NAME - 1].iter_mut().zip(name) {
+            *to = *from;
+        }
+        place
+    }
+}
+
 /// The key of `DEVICES`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -106,6 +140,8 @@ const _: () = {
     assert!(size_of::<FileKey>() == 16 && align_of::<FileKey>() == 8);
     assert!(size_of::<Armed>() == 24 && align_of::<Armed>() == 8);
     assert!(size_of::<DeviceKey>() == 8);
+    assert!(size_of::<Place>() == 80 && align_of::<Place>() == 8);
+    assert!(size_of::<Expected>() == 32 + EXPECTED_BYTES && align_of::<Expected>() == 8);
     assert!(size_of::<Report>() == 48 && align_of::<Report>() == 8);
     assert!(RING_BYTES.is_power_of_two());
 };

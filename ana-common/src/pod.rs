@@ -1,6 +1,6 @@
 //! The loader's permission to hand these types to the kernel byte for byte.
 
-use crate::{Armed, DeviceKey, FileKey};
+use crate::{Armed, DeviceKey, Expected, FileKey, Place};
 
 // SAFETY: repr(C), integers only, and the layout asserts in lib.rs show that no implicit padding is left.
 unsafe impl aya::Pod for FileKey {}
@@ -8,3 +8,7 @@ unsafe impl aya::Pod for FileKey {}
 unsafe impl aya::Pod for Armed {}
 // SAFETY: as above.
 unsafe impl aya::Pod for DeviceKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Place {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Expected {}

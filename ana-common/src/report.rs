@@ -37,6 +37,12 @@ pub const KILLED_UNREADABLE: u64 = 3;
 pub const KILLED_HOLD_USED: u64 = 4;
 /// The exec of a hold could not be reported: the ring was full.
 pub const KILLED_UNREPORTED: u64 = 5;
+/// The exec was let through for other arguments or another environment than it came with.
+pub const KILLED_NOT_EXPECTED: u64 = 6;
+/// The exec gained privilege without being held.
+pub const KILLED_PRIVILEGE: u64 = 7;
+/// The file lies where the policy protects one, and is not protected yet: it has just been put there.
+pub const KILLED_UNMARKED: u64 = 8;
 /// Added to a reason when the signal could not be sent (the global init): the process runs on, somebody must act.
 pub const STILL_ALIVE: u64 = 1 << 32;
 

@@ -14,9 +14,32 @@ macro_rules! offsets {
 offsets! {
     OFFSET_LINUX_BINPRM_FILE,
     OFFSET_FILE_F_INODE,
+    OFFSET_FILE_F_PATH,
+    OFFSET_PATH_DENTRY,
+    OFFSET_DENTRY_D_PARENT,
+    OFFSET_DENTRY_D_NAME,
+    OFFSET_DENTRY_D_INODE,
+    OFFSET_QSTR_NAME,
     OFFSET_INODE_I_INO,
     OFFSET_INODE_I_SB,
     OFFSET_SUPER_BLOCK_S_DEV,
+    OFFSET_TASK_STRUCT_TGID,
+    OFFSET_TASK_STRUCT_REAL_PARENT,
+    OFFSET_TASK_STRUCT_START_BOOTTIME,
+    OFFSET_TASK_STRUCT_MM,
+    OFFSET_TASK_STRUCT_CRED,
+    OFFSET_MM_STRUCT_ARG_START,
+    OFFSET_MM_STRUCT_ARG_END,
+    OFFSET_MM_STRUCT_ENV_START,
+    OFFSET_MM_STRUCT_ENV_END,
+    OFFSET_CRED_UID,
+    OFFSET_CRED_EUID,
+    OFFSET_CRED_GID,
+    OFFSET_CRED_EGID,
+    OFFSET_CRED_CAP_PERMITTED,
+    OFFSET_CRED_USER_NS,
+    OFFSET_USER_NAMESPACE_NS,
+    OFFSET_NS_COMMON_INUM,
     OFFSET_TASK_STRUCT_GROUP_LEADER,
     OFFSET_TASK_STRUCT_EXIT_CODE,
     OFFSET_TASK_STRUCT_SIGNAL,
@@ -38,10 +61,21 @@ pub fn field<T>(base: *const u8, offset: &Global<u64>) -> Option<T> {
 #[inline(always)]
 pub fn executable(bprm: *const u8) -> Option<FileKey> {
     let file: *const u8 = field(bprm, &OFFSET_LINUX_BINPRM_FILE)?;
-    let inode: *const u8 = field(file, &OFFSET_FILE_F_INODE)?;
+    key(field(file, &OFFSET_FILE_F_INODE)?)
+}
+
+/// The identity of an inode.
+#[inline(always)]
+pub fn key(inode: *const u8) -> Option<FileKey> {
     let super_block: *const u8 = field(inode, &OFFSET_INODE_I_SB)?;
     let (ino, dev) = (field(inode, &OFFSET_INODE_I_INO)?, field(super_block, &OFFSET_SUPER_BLOCK_S_DEV)?);
     Some(FileKey { ino, dev, pad: 0 })
+}
+
+/// `base` plus `offset`, for a structure that lies inside of another.
+#[inline(always)]
+pub fn inside_of(base: *const u8, offset: &Global<u64>) -> *const u8 {
+    base.wrapping_add(offset.load() as usize)
 }
 
 /// What the end of a thread means for its process.

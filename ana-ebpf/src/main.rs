@@ -8,8 +8,11 @@
 
 mod counters;
 mod device;
+mod expected;
 mod kernel_memory;
 mod maps;
+mod place;
+mod privilege;
 mod report;
 mod sched_process_exec;
 mod sched_process_exit;

@@ -1,8 +1,9 @@
 //! All maps. Their names are the contract with the loader.
 
 use ana_common::{
-    Armed, COUNTERS as COUNTERS_LEN, DEVICES_MAX, DeviceKey, FileKey, HOLDS_MAX, PROTECTED_MAX, RING_BYTES,
-    SESSIONS_MAX, WATCHED_MAX,
+    Armed, COUNTERS as COUNTERS_LEN, DEVICES_MAX, DeviceKey, EXPECTED_MAX, EXPECTED_WORDS, Expected, FileKey,
+    HARMLESS_GROUPS_MAX, HOLDS_MAX, PLACES_MAX, PRIVILEGED_MAX, PROTECTED_MAX, Place, RING_BYTES, SESSIONS_MAX,
+    WATCHED_MAX,
 };
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -30,6 +31,28 @@ pub static HOLDS: HashMap<u64, Armed> = HashMap::with_max_entries(HOLDS_MAX, 0);
 /// Holds whose one exec has happened. User space forgets one when it disarms the hold.
 #[map]
 pub static SEEN: HashMap<u64, u8> = HashMap::with_max_entries(HOLDS_MAX, 0);
+
+/// Process -> the one exec of a protected file that it may do without a hold. It is forgotten when it has happened, and
+/// with the process.
+#[map]
+pub static EXPECTED: HashMap<u32, Expected> = HashMap::with_max_entries(EXPECTED_MAX, BPF_F_NO_PREALLOC);
+
+/// Where an image's arguments and environment are copied to. One word more than the longest, so that the word after the
+/// last whole one always exists.
+#[map]
+pub static SCRATCH: PerCpuArray<[u64; EXPECTED_WORDS + 1]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Processes that were approved to gain privilege. What they execute, and what their children do, is theirs.
+#[map]
+pub static PRIVILEGED: HashMap<u32, u8> = HashMap::with_max_entries(PRIVILEGED_MAX, 0);
+
+/// Groups whose members can do nothing that others cannot.
+#[map]
+pub static HARMLESS_GROUPS: HashMap<u32, u8> = HashMap::with_max_entries(HARMLESS_GROUPS_MAX, 0);
+
+/// Where the policy's files lie: an unprotected file that is executed from there has just been put there.
+#[map]
+pub static PLACES: HashMap<Place, u8> = HashMap::with_max_entries(PLACES_MAX, BPF_F_NO_PREALLOC);
 
 /// Processes whose end is reported.
 #[map]

@@ -1,10 +1,13 @@
 //! tp_btf/sched_process_exec(task, old_pid, bprm): the exec is complete, no instruction of the new image has run.
 //!
-//! The exec guard: in a session, a protected file runs only in a hold that is armed for it, and once per arming.
+//! The exec guard: in a session, a protected file runs only in a hold that is armed for it, once per arming, or with
+//! exactly the arguments and the environment that were let through. What gains privilege runs only in a hold, and what
+//! has just been put where a protected file is expected does not run.
 
 use ana_common::{
-    Armed, COUNTER_MISSES, FileKey, KILLED_HOLD_USED, KILLED_NOT_HELD, KILLED_OTHER_FILE, KILLED_UNREADABLE,
-    KILLED_UNREPORTED, REPORT_EXEC_HELD, REPORT_KILLED, STILL_ALIVE,
+    Armed, COUNTER_MISSES, FileKey, KILLED_HOLD_USED, KILLED_NOT_EXPECTED, KILLED_NOT_HELD, KILLED_OTHER_FILE,
+    KILLED_PRIVILEGE, KILLED_UNMARKED, KILLED_UNREADABLE, KILLED_UNREPORTED, REPORT_EXEC_HELD, REPORT_KILLED,
+    STILL_ALIVE,
 };
 use aya_ebpf::{
     bindings::BPF_NOEXIST, helpers::generated::bpf_send_signal, macros::btf_tracepoint,
@@ -13,10 +16,12 @@ use aya_ebpf::{
 
 use crate::{
     counters::count,
+    expected::{Comparison, compare},
     kernel_memory::executable,
     maps::{HOLDS, PROTECTED, SEEN},
+    place, privilege,
     report::{Lost, report},
-    session::{cgroup, inside},
+    session::{cgroup, inside, tgid},
 };
 
 /// A `KILLED_*`.
@@ -27,12 +32,13 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     if !inside() {
         return 0;
     }
-    let Some(file) = executable(ctx.arg(2)) else {
+    let (task, bprm) = (ctx.arg(0), ctx.arg(2));
+    let Some(file) = executable(bprm) else {
         count(COUNTER_MISSES);
         kill(FileKey::default(), KILLED_UNREADABLE);
         return 0;
     };
-    if let Err(reason) = judge(&file) {
+    if let Err(reason) = judge(task, bprm, &file) {
         kill(file, reason);
     }
     0
@@ -40,17 +46,31 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
 
 /// The hold comes first: whoever is in an armed hold is frozen, and must be reported or killed whatever it runs.
 #[inline(always)]
-fn judge(file: &FileKey) -> Result<(), Reason> {
+fn judge(task: *const u8, bprm: *const u8, file: &FileKey) -> Result<(), Reason> {
     let hold = cgroup();
     // SAFETY: user space replaces an entry as a whole, it never changes one in place.
     if let Some(armed) = unsafe { HOLDS.get(hold) } {
         return held(hold, armed, file);
     }
     // SAFETY: the entry is not read, only its presence counts.
-    if unsafe { PROTECTED.get(file) }.is_some() {
-        return Err(KILLED_NOT_HELD);
+    let protected = unsafe { PROTECTED.get(file) }.is_some();
+    if protected {
+        match compare(tgid(), task, file) {
+            Comparison::Nothing => return Err(KILLED_NOT_HELD),
+            Comparison::Different => return Err(KILLED_NOT_EXPECTED),
+            Comparison::Same => {}
+        }
     }
-    Ok(())
+    match privilege::elevated(task) {
+        Some(false) => {}
+        Some(true) if privilege::approved(task) => {}
+        Some(true) => return Err(KILLED_PRIVILEGE),
+        None => return Err(KILLED_UNREADABLE),
+    }
+    match protected || !place::listed(bprm).ok_or(KILLED_UNREADABLE)? {
+        true => Ok(()),
+        false => Err(KILLED_UNMARKED),
+    }
 }
 
 /// The one exec of a hold. The entry stays until user space disarms, so that there is no moment in which a second

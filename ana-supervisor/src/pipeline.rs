@@ -135,17 +135,29 @@ impl Pipeline {
     async fn resume(&self, held: Held, ticket: Ticket) -> Result<(), GateError> {
         let pid = held.pid.as_raw().unsigned_abs();
         let operation = Arc::clone(ticket.recorded().decided().operation());
+        if let Some(gain) = held.gain.as_ref().filter(|gain| gain.reaches_root()) {
+            let detail = json!({
+                "operation_id": operation.id, "pid": pid, "euid": gain.euid(), "egid": gain.egid(),
+                "capabilities": gain.capabilities(),
+            });
+            if let Err(why) = self.try_note(Event::RootReached, detail).await {
+                held.refuse(operation.summary(), operation.rule.clone(), operation.id.clone(), why).await;
+                return Ok(());
+            }
+        }
         match held.resume(ticket).await {
             Ok(None) => Ok(()),
             Ok(Some(recorded)) => {
                 let earlier = self.lock(&self.running).remove(&pid);
                 match earlier {
-                    Some(Running::Ended(status)) => self.append(recorded.outcome(outcome(status))).await,
+                    Some(Running::Ended(status)) => {
+                        drop(self.append(recorded.outcome(outcome(status))).await)
+                    }
                     Some(Running::Approved(before)) => {
                         // The process executed another protected program: its end will be that one's.
                         let detail = json!({ "replaced_by": operation.id });
                         self.lock(&self.running).insert(pid, Running::Approved(recorded));
-                        self.append(before.outcome(detail)).await;
+                        drop(self.append(before.outcome(detail)).await);
                     }
                     None => {
                         self.lock(&self.running).insert(pid, Running::Approved(recorded));
@@ -165,7 +177,9 @@ impl Pipeline {
     /// event back if it is none.
     async fn deny_at_once(&self, blocked: Blocked) -> Result<Option<Blocked>, GateError> {
         let denied = match self.gate.protected.find(&blocked.file) {
-            Some((_, file)) if blocked.exec => self.policy.denies_always(&file.paths()),
+            Some((_, file)) if blocked.exec && !file.listed.is_empty() => {
+                self.policy.denies_always(&file.paths())
+            }
             _ => None,
         };
         let Some(verdict) = denied else { return Ok(Some(blocked)) };
@@ -240,6 +254,7 @@ impl Pipeline {
             held.protected.iter().enumerate().map(|(index, file)| match (&subject.script, index) {
                 (Some(script), 0) if script.opened => self.policy.judge_script(&file.paths(), None),
                 (Some(_), 0) => self.policy.judge_script(&file.paths(), held.script_arguments.as_deref()),
+                _ if file.listed.is_empty() => self.policy.judge_privilege(),
                 _ => self.policy.judge_exec(&file.paths(), &subject.image.argv),
             });
         let strictness = |verdict: &Verdict| match verdict.action {
@@ -345,7 +360,7 @@ impl Pipeline {
                         }
                     }
                 };
-                self.append(approved.outcome(outcome(status))).await;
+                drop(self.append(approved.outcome(outcome(status))).await);
             }
             Report::ExecHeld { .. } => {}
         }
@@ -353,16 +368,27 @@ impl Pipeline {
 
     /// Writes a record that is no decision. Without evidence there is no session.
     pub async fn note(&self, event: Event, detail: serde_json::Value) {
-        let entry = Entry::new(event).session(&self.session.id).policy(self.policy.sha256()).detail(detail);
-        self.append(entry).await;
+        // What is to be done about it has been done: the session ends.
+        drop(self.try_note(event, detail).await);
     }
 
-    async fn append(&self, entry: Entry) {
+    /// The same, for what must not happen without its record.
+    async fn try_note(&self, event: Event, detail: serde_json::Value) -> Result<(), String> {
+        let entry = Entry::new(event).session(&self.session.id).policy(self.policy.sha256()).detail(detail);
+        self.append(entry).await
+    }
+
+    /// The error is told to the session as well: without evidence there is none.
+    async fn append(&self, entry: Entry) -> Result<(), String> {
         let store = Arc::clone(&self.store);
         let written = tokio::task::spawn_blocking(move || store.append(entry)).await;
-        if let Ok(Err(error)) = written {
-            self.fail(&format!("the evidence cannot be written: {}", chain(&error)));
-        }
+        let why = match written {
+            Ok(Ok(_receipt)) => return Ok(()),
+            Ok(Err(error)) => format!("the evidence cannot be written: {}", chain(&error)),
+            Err(panicked) => format!("the evidence cannot be written: {panicked}"),
+        };
+        self.fail(&why);
+        Err(why)
     }
 
     fn fail(&self, why: &str) {

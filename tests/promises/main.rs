@@ -23,6 +23,7 @@ mod evidence_comes_first;
 mod evidence_holds;
 mod git_asks_once;
 mod ordinary_work_goes_on;
+mod privilege_is_asked_for;
 mod sessions_are_apart;
 mod the_session_is_transparent;
 mod the_supervisor_dies;

@@ -110,7 +110,7 @@ pub(crate) fn operation(id: u32, session: &str) -> Operation {
             argv: vec!["git".into(), Bytes(vec![0xff, b'\n', 0x1b])],
             cwd: "/".into(),
             environment: Environment { sha256: "e".into(), changed: vec![] },
-            ids: Ids { uid: 1000, euid: 1000, gid: 1000, egid: 1000 },
+            ids: Ids { uid: 1000, euid: 1000, gid: 1000, egid: 1000, capabilities: None },
             foreign_namespaces: vec![],
         })),
     }

@@ -109,7 +109,7 @@ fn ids(status: &str) -> io::Result<Ids> {
     let (Some((uid, euid)), Some((gid, egid))) = (pair("Uid:"), pair("Gid:")) else {
         return Err(io::Error::other("no ids in /proc/PID/status"));
     };
-    Ok(Ids { uid, euid, gid, egid })
+    Ok(Ids { uid, euid, gid, egid, capabilities: None })
 }
 
 struct Stat {

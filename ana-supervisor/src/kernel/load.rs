@@ -27,12 +27,35 @@ const EXIT: &str = "sched_process_exit";
 const DEVICE: &str = "device";
 
 /// The structures' fields that the programs read, and the globals through which they learn where those lie.
-const OFFSETS: [(&str, &str, &str); 11] = [
+const OFFSETS: [(&str, &str, &str); 34] = [
     ("OFFSET_LINUX_BINPRM_FILE", "linux_binprm", "file"),
     ("OFFSET_FILE_F_INODE", "file", "f_inode"),
+    ("OFFSET_FILE_F_PATH", "file", "f_path"),
+    ("OFFSET_PATH_DENTRY", "path", "dentry"),
+    ("OFFSET_DENTRY_D_PARENT", "dentry", "d_parent"),
+    ("OFFSET_DENTRY_D_NAME", "dentry", "d_name"),
+    ("OFFSET_DENTRY_D_INODE", "dentry", "d_inode"),
+    ("OFFSET_QSTR_NAME", "qstr", "name"),
     ("OFFSET_INODE_I_INO", "inode", "i_ino"),
     ("OFFSET_INODE_I_SB", "inode", "i_sb"),
     ("OFFSET_SUPER_BLOCK_S_DEV", "super_block", "s_dev"),
+    ("OFFSET_TASK_STRUCT_TGID", "task_struct", "tgid"),
+    ("OFFSET_TASK_STRUCT_REAL_PARENT", "task_struct", "real_parent"),
+    ("OFFSET_TASK_STRUCT_START_BOOTTIME", "task_struct", "start_boottime"),
+    ("OFFSET_TASK_STRUCT_MM", "task_struct", "mm"),
+    ("OFFSET_TASK_STRUCT_CRED", "task_struct", "cred"),
+    ("OFFSET_MM_STRUCT_ARG_START", "mm_struct", "arg_start"),
+    ("OFFSET_MM_STRUCT_ARG_END", "mm_struct", "arg_end"),
+    ("OFFSET_MM_STRUCT_ENV_START", "mm_struct", "env_start"),
+    ("OFFSET_MM_STRUCT_ENV_END", "mm_struct", "env_end"),
+    ("OFFSET_CRED_UID", "cred", "uid"),
+    ("OFFSET_CRED_EUID", "cred", "euid"),
+    ("OFFSET_CRED_GID", "cred", "gid"),
+    ("OFFSET_CRED_EGID", "cred", "egid"),
+    ("OFFSET_CRED_CAP_PERMITTED", "cred", "cap_permitted"),
+    ("OFFSET_CRED_USER_NS", "cred", "user_ns"),
+    ("OFFSET_USER_NAMESPACE_NS", "user_namespace", "ns"),
+    ("OFFSET_NS_COMMON_INUM", "ns_common", "inum"),
     ("OFFSET_TASK_STRUCT_GROUP_LEADER", "task_struct", "group_leader"),
     ("OFFSET_TASK_STRUCT_EXIT_CODE", "task_struct", "exit_code"),
     ("OFFSET_TASK_STRUCT_SIGNAL", "task_struct", "signal"),
@@ -109,6 +132,8 @@ impl Kernel {
         let mut loader = EbpfLoader::new();
         loader.btf(Some(&btf));
         loader.map_max_entries("REPORTS", ring_bytes);
+        let namespace = user_namespace()?;
+        loader.override_global("USER_NAMESPACE", &namespace, true);
         for (global, offset) in &offsets {
             loader.override_global(global, offset, true);
         }
@@ -191,6 +216,12 @@ impl Kernel {
         }
         Ok(())
     }
+}
+
+/// The number of our own user namespace, which is the sessions' as well: the inode of /proc/self/ns/user.
+fn user_namespace() -> Result<u64, KernelError> {
+    let namespace = std::fs::metadata("/proc/self/ns/user").map_err(KernelError::UserNamespace)?;
+    Ok(std::os::unix::fs::MetadataExt::ino(&namespace))
 }
 
 /// The globals of the programs, with the running kernel's offsets.

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use ana_common::{Armed, COUNTER_LOST, COUNTER_MISSES, FileKey};
+use ana_common::{Armed, COUNTER_LOST, COUNTER_MISSES, Expected, FileKey, Place};
 use aya::{
     Ebpf, Pod,
     maps::{HashMap, MapData, MapError, PerCpuArray},
@@ -25,6 +25,10 @@ struct Inner {
     protected: Table<FileKey, u8>,
     holds: Table<u64, Armed>,
     seen: Table<u64, u8>,
+    expected: Table<u32, Expected>,
+    privileged: Table<u32, u8>,
+    harmless_groups: Table<u32, u8>,
+    places: Table<Place, u8>,
     watched: Table<u32, u8>,
     counters: PerCpuArray<MapData, u64>,
     programs: Vec<OwnedFd>,
@@ -59,6 +63,10 @@ impl Maps {
             protected: Table::take(ebpf, "PROTECTED")?,
             holds: Table::take(ebpf, "HOLDS")?,
             seen: Table::take(ebpf, "SEEN")?,
+            expected: Table::take(ebpf, "EXPECTED")?,
+            privileged: Table::take(ebpf, "PRIVILEGED")?,
+            harmless_groups: Table::take(ebpf, "HARMLESS_GROUPS")?,
+            places: Table::take(ebpf, "PLACES")?,
             watched: Table::take(ebpf, "WATCHED")?,
             counters: take(ebpf, "COUNTERS")?,
             programs,
@@ -98,6 +106,46 @@ impl Maps {
     pub fn disarm(&self, hold: u64) -> Result<(), KernelError> {
         self.0.holds.remove(&hold)?;
         self.0.seen.remove(&hold)
+    }
+
+    /// Permits the process one exec without a hold, with exactly this file, these arguments and this environment. An exec
+    /// of a protected file that differs is killed. The permission ends with the exec, and with the process.
+    ///
+    /// # Errors
+    /// Too many are expected.
+    pub fn expect(&self, tgid: u32, expected: Expected) -> Result<(), KernelError> {
+        self.0.expected.insert(tgid, expected, 0)
+    }
+
+    /// The process is about to gain privilege by an exec that was approved: what it executes after that, and what its
+    /// children do, is no gain any more. Ends with the process.
+    ///
+    /// # Errors
+    /// Too many are privileged.
+    pub fn privileged(&self, tgid: u32) -> Result<(), KernelError> {
+        self.0.privileged.insert(tgid, 1, 0)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_privileged(&self, tgid: u32) -> bool {
+        self.0.privileged.lock().get(&tgid, 0).is_ok()
+    }
+
+    /// To be a member of this group gives no power: an exec that gains it is no gain.
+    ///
+    /// # Errors
+    /// Too many groups.
+    pub fn harmless_group(&self, gid: u32) -> Result<(), KernelError> {
+        self.0.harmless_groups.insert(gid, 1, 0)
+    }
+
+    /// What is executed from here (a folder, and a name in it) is killed unless it is protected: the policy lists a file
+    /// at this place.
+    ///
+    /// # Errors
+    /// The map is full.
+    pub fn place(&self, folder: FileKey, name: &[u8]) -> Result<(), KernelError> {
+        self.0.places.insert(Place::new(folder, name), 1, 0)
     }
 
     /// Has the end of this process reported, once. It must be in the session; one that is over already is not heard of,

@@ -16,7 +16,7 @@ mod tests;
 
 use std::io;
 
-pub use ana_common::{Armed, DEVICE_MKNOD, DEVICE_READ, DEVICE_WRITE, FileKey};
+pub use ana_common::{Armed, DEVICE_MKNOD, DEVICE_READ, DEVICE_WRITE, EXPECTED_BYTES, Expected, FileKey};
 pub use load::{DeviceRule, Kernel, STANDARD_DEVICES, SessionCgroup};
 pub use maps::{Health, Maps};
 pub use reports::{KillReason, Report, Reports};
@@ -30,6 +30,9 @@ pub enum KernelError {
     /// The loader cannot read the kernel's BTF (it parses it once more for itself).
     #[error("cannot prepare the tracepoints")]
     TracepointTypes(#[source] aya::BtfError),
+    /// /proc is not there, or not the one we need.
+    #[error("cannot look at our own user namespace")]
+    UserNamespace(#[source] io::Error),
     /// The embedded object was not accepted; usually a missing privilege.
     #[error("cannot load the eBPF object (it takes root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)")]
     Object(#[source] aya::EbpfError),

@@ -1,8 +1,9 @@
 //! What the programs saw, in order.
 
 use ana_common::{
-    FileKey, KILLED_HOLD_USED, KILLED_NOT_HELD, KILLED_OTHER_FILE, KILLED_UNREADABLE, KILLED_UNREPORTED,
-    REPORT_EXEC_HELD, REPORT_EXIT, REPORT_KILLED, STILL_ALIVE,
+    FileKey, KILLED_HOLD_USED, KILLED_NOT_EXPECTED, KILLED_NOT_HELD, KILLED_OTHER_FILE, KILLED_PRIVILEGE,
+    KILLED_UNMARKED, KILLED_UNREADABLE, KILLED_UNREPORTED, REPORT_EXEC_HELD, REPORT_EXIT, REPORT_KILLED,
+    STILL_ALIVE,
 };
 use aya::maps::{MapData, RingBuf};
 use tokio::io::unix::AsyncFd;
@@ -56,6 +57,12 @@ pub enum KillReason {
     HoldUsed,
     /// The exec of a hold could not be reported.
     Unreported,
+    /// Let through for other arguments or another environment.
+    NotExpected,
+    /// It gained privilege outside of any hold.
+    Privilege,
+    /// The file has just been put where a protected one is expected.
+    Unmarked,
     /// Of another version.
     Unknown(u32),
 }
@@ -68,6 +75,9 @@ impl KillReason {
             KILLED_UNREADABLE => Self::Unreadable,
             KILLED_HOLD_USED => Self::HoldUsed,
             KILLED_UNREPORTED => Self::Unreported,
+            KILLED_NOT_EXPECTED => Self::NotExpected,
+            KILLED_PRIVILEGE => Self::Privilege,
+            KILLED_UNMARKED => Self::Unmarked,
             other => Self::Unknown(u32::try_from(other).unwrap_or(u32::MAX)),
         }
     }
@@ -80,6 +90,11 @@ impl KillReason {
             Self::Unreadable => "what was executed could not be read",
             Self::HoldUsed => "a second exec followed in the same hold",
             Self::Unreported => "the exec could not be reported: too many reports at once",
+            Self::NotExpected => {
+                "a protected file was executed with other arguments than it was let through for"
+            }
+            Self::Privilege => "an exec gained privilege outside of any hold",
+            Self::Unmarked => "a file was executed that had just been put into the place of a protected one",
             Self::Unknown(_) => "the guard refused for an unknown reason",
         }
     }

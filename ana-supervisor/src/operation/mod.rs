@@ -155,6 +155,9 @@ pub struct Ids {
     pub euid: u32,
     pub gid: u32,
     pub egid: u32,
+    /// The permitted capabilities that the exec gained, as /proc/PID/status shows them (CapPrm).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub capabilities: Option<String>,
 }
 
 /// A complete operation for tests of every room: `git push origin main` by a child of the agent.
@@ -201,7 +204,7 @@ pub(crate) fn example() -> Operation {
                     sha256: Some("LPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ".into()),
                 }],
             },
-            ids: Ids { uid: 1000, euid: 1000, gid: 1000, egid: 1000 },
+            ids: Ids { uid: 1000, euid: 1000, gid: 1000, egid: 1000, capabilities: None },
             foreign_namespaces: Vec::new(),
         })),
     }

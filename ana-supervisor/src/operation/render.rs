@@ -176,7 +176,7 @@ impl Page {
 
     fn identity(&mut self, exec: &Exec, session_uid: u32) {
         let ids = &exec.ids;
-        if [ids.uid, ids.euid] == [session_uid; 2] && ids.gid == ids.egid {
+        if [ids.uid, ids.euid] == [session_uid; 2] && ids.gid == ids.egid && ids.capabilities.is_none() {
             self.field("user", &format!("uid {session_uid}"));
         } else {
             self.field("user", &format!("session's uid {session_uid}"));
@@ -184,6 +184,9 @@ impl Page {
                 "",
                 &format!("runs as uid {} euid {} gid {} egid {}", ids.uid, ids.euid, ids.gid, ids.egid),
             );
+        }
+        if let Some(capabilities) = &ids.capabilities {
+            self.warn("", &format!("gains the capabilities {}", ascii(capabilities)));
         }
         if !exec.foreign_namespaces.is_empty() {
             let kinds: Vec<String> = exec.foreign_namespaces.iter().map(|kind| ascii(kind)).collect();
@@ -272,7 +275,7 @@ mod tests {
     fn the_prompt_in_full() {
         let mut operation = with_argv(&[b"git", b"push", b"origin", b"m\xc3\xa9"]);
         let Kind::Exec(exec) = &mut operation.kind;
-        exec.ids = Ids { uid: 1000, euid: 0, gid: 1000, egid: 1000 };
+        exec.ids = Ids { uid: 1000, euid: 0, gid: 1000, egid: 1000, capabilities: None };
         exec.foreign_namespaces = vec!["mnt".into()];
         exec.program.not_fixed = true;
         let expected = r"git push origin $'m\xc3\xa9'

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use super::{Action, Policy, Verdict, rule::ExecRule};
+use super::{Action, PRIVILEGE_RULE, Policy, Verdict, rule::ExecRule};
 
 impl Policy {
     /// Judges the execution of a program. `listed` are the paths of [`Policy::exec_files`] that lead to the inode
@@ -43,7 +43,7 @@ impl Policy {
     /// The verdict on a program that is denied whatever its arguments are, if it is: the kernel may be told at once.
     pub fn denies_always(&self, listed: &[&Path]) -> Option<Verdict> {
         let rules = self.listing(listed);
-        if !always_denied(&rules) {
+        if rules.is_empty() || !always_denied(&rules) {
             return None;
         }
         let mut verdict = strictest(&rules, "whatever the arguments are");
@@ -52,6 +52,22 @@ impl Policy {
         }
         verdict.needs_argv = false;
         Some(verdict)
+    }
+
+    /// The verdict on an exec that gains privilege, of a program that no rule lists.
+    pub fn judge_privilege(&self) -> Verdict {
+        let defaults = &self.defaults;
+        Verdict {
+            action: defaults.privilege,
+            rule: PRIVILEGE_RULE.to_owned(),
+            because: format!(
+                "it gains privilege and no rule lists it: [defaults] privilege = \"{}\"",
+                defaults.privilege.word()
+            ),
+            timeout: defaults.timeout,
+            verify: defaults.verify,
+            needs_argv: false,
+        }
     }
 
     fn listing(&self, listed: &[&Path]) -> Vec<&ExecRule> {

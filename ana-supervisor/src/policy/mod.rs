@@ -26,6 +26,9 @@ pub use starter::{GIT_EXAMPLE, STARTER_NAMES, starter};
 
 use crate::operation::Verify;
 
+/// The name of the built-in rule for execs that gain privilege.
+pub const PRIVILEGE_RULE: &str = "builtin:privilege";
+
 /// One policy file: what it is called in messages, and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
@@ -81,6 +84,8 @@ pub struct Defaults {
     pub verify: Verify,
     /// `require = "seal"`: without a seal the session does not start.
     pub require_seal: bool,
+    /// What happens to an exec that gains privilege, when no rule lists the program.
+    pub privilege: Action,
     /// The names of programs that may open a listed script in order to run it.
     pub interpreters: Vec<String>,
 }
@@ -92,6 +97,7 @@ impl Default for Defaults {
             timeout: Duration::from_secs(120),
             verify: Verify::Presence,
             require_seal: false,
+            privilege: Action::Approve,
             interpreters: interpreters.map(str::to_owned).to_vec(),
         }
     }

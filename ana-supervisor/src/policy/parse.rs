@@ -19,7 +19,7 @@ mod exec;
 pub(super) const VERIFY: [(&str, Verify); 2] = [("presence", Verify::Presence), ("pin", Verify::Pin)];
 const TOP: [&str; 5] = ["version", "allow_software_passkey", "session", "defaults", "exec"];
 const SESSION: [&str; 6] = ["namespaces", "debuggers", "io_uring", "i386", "devices", "max_holds"];
-const DEFAULTS: [&str; 4] = ["timeout", "verify", "require", "interpreters"];
+const DEFAULTS: [&str; 5] = ["timeout", "verify", "require", "privilege", "interpreters"];
 /// Sections of the policy language whose gates this version does not have.
 const LATER: [&str; 5] = ["connect", "open", "unix", "syscall", "network"];
 /// More waiting questions than that is nobody's session.
@@ -217,6 +217,10 @@ impl Reader<'_> {
                 }
                 "require" => {
                     defaults.require_seal = keys.word(value, "require", &[("seal", ())]).is_some();
+                }
+                "privilege" => {
+                    let action = keys.word(value, "privilege", &exec::ACTIONS);
+                    defaults.privilege = action.unwrap_or(defaults.privilege);
                 }
                 _ => defaults.interpreters = interpreters(keys, value),
             }

@@ -35,6 +35,7 @@ use crate::{
             ExecGate,
             admitted::Admitted,
             answerer::{Answerer, Blocked},
+            privilege,
             protected::ProtectedFiles,
             reports,
         },
@@ -195,7 +196,11 @@ impl Fences {
         let group = Arc::new(Group::new().map_err(doing("make a fanotify group"))?);
         let path = spec.variable("PATH").unwrap_or_default();
         let path = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
-        let (protected, listed) = ProtectedFiles::open(policy, path)?;
+        let (user, harmless) = (&door.account.identity, privilege::harmless_groups());
+        for group in &harmless {
+            kernel.maps().harmless_group(*group)?;
+        }
+        let (protected, listed) = ProtectedFiles::open(policy, path, user, &harmless)?;
         let (protected, admitted) = (Arc::new(protected), Arc::new(Admitted::default()));
         self.warden = Some(start_warden(options, door, self, &group, &lock)?);
         self.lock = Some(lock);
@@ -323,7 +328,9 @@ fn build(
         }
     });
     let (cgroup, user) = (Arc::clone(&fences.cgroup), door.account.identity.clone());
-    let gate = Arc::new(ExecGate::new(cgroup, kernel.maps(), protected, admitted, router, user, known));
+    let harmless = privilege::harmless_groups();
+    let gate =
+        Arc::new(ExecGate::new(cgroup, kernel.maps(), protected, admitted, router, user, harmless, known));
     let pipeline = Arc::new(Pipeline::new(session, policy, gate, desk, store, fatal_sender.clone()));
     Ok(Parts { pipeline, seal, switches, kernel, baseline, arrivals, reports, fatal, fatal_sender, missing })
 }

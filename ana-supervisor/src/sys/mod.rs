@@ -4,6 +4,7 @@
 pub mod boottime;
 pub mod bpf;
 pub mod fanotify;
+pub mod file;
 pub mod process;
 pub mod readiness;
 pub mod scm;

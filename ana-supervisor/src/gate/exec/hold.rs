@@ -19,6 +19,7 @@ use super::{
     ARRIVAL_LIMIT, Arrival, ExecGate, GateError, Held, IN_FLIGHT_MAX, OnItsWay, Stop, Subject, admitted,
     answerer::{Blocked, Unblocked},
     armed::ArmedHold,
+    privilege::{Credentials, Gain},
     program_of,
     protected::{self, Protected, Stat},
 };
@@ -53,14 +54,19 @@ impl ExecGate {
         let task = Arc::clone(&object);
         let gate = Arc::clone(self);
         let armed = self.blocking(move |_| gate.arm(blocked, stat, &task)).await;
-        let (unblocked, hold) = armed.inspect_err(|_| self.forget(pid))?;
+        let (unblocked, hold, before) = armed.inspect_err(|_| self.forget(pid))?;
         if !self.arrive(&unblocked, &hold).await? {
             // The exec failed (a missing interpreter, a bad format): the old image goes on.
             hold.release()?;
             return Ok(Arrival::Passed);
         }
         let process = Arc::clone(&unblocked.process);
-        let read = self.read(unblocked, stat).await?;
+        let read = self.read(unblocked, stat, before).await?;
+        if read.gain.is_none() && read.protected.iter().all(|file| file.listed.is_empty()) {
+            // No rule names it, and it gives this caller nothing: who calls is root, or may not gain (no_new_privs, nosuid).
+            hold.release()?;
+            return Ok(Arrival::Passed);
+        }
         Ok(Arrival::Held(Box::new(self.held(read, hold, process))))
     }
 
@@ -114,7 +120,7 @@ impl ExecGate {
         blocked: Blocked,
         stat: Stat,
         object: &Protected,
-    ) -> Result<(Unblocked, ArmedHold), GateError> {
+    ) -> Result<(Unblocked, ArmedHold, Option<Credentials>), GateError> {
         let mut hold = ArmedHold::capture(self, blocked.pid, Arc::clone(&blocked.process))?;
         wait_until_alone(blocked.pid)?;
         if let Some(exec) = self.in_flight().get_mut(&blocked.pid) {
@@ -124,8 +130,9 @@ impl ExecGate {
             true => Armed::executable(object.key),
             false => Armed::script(object.key),
         })?;
+        let before = object.privileged.then(|| Credentials::of(blocked.pid)).transpose()?;
         self.admitted.owe(blocked.pid, stat);
-        Ok((blocked.allow()?, hold))
+        Ok((blocked.allow()?, hold, before))
     }
 
     /// Waits until the process has stopped. True: it is at the first instruction of the new image. False: the exec failed.
@@ -146,11 +153,21 @@ impl ExecGate {
     }
 
     /// Reads the frozen image.
-    async fn read(self: &Arc<Self>, unblocked: Unblocked, stat: Stat) -> Result<Read, GateError> {
+    async fn read(
+        self: &Arc<Self>,
+        unblocked: Unblocked,
+        stat: Stat,
+        before: Option<Credentials>,
+    ) -> Result<Read, GateError> {
         let baseline = self.baseline().await?;
         self.blocking(move |gate| {
             let Unblocked { file, pid, .. } = unblocked;
-            let image = process::read(pid, &baseline)?;
+            let mut image = process::read(pid, &baseline)?;
+            let gain = match before {
+                Some(before) => Credentials::of(pid)?.gained_since(&before, &gate.harmless_groups),
+                None => None,
+            };
+            image.ids.capabilities = gain.as_ref().and_then(Gain::capabilities);
             let hash = gate.hashes.of(&file)?;
             let files = gate.in_flight().get(&pid).map(|exec| exec.files.clone()).unwrap_or_default();
             let object = files.iter().find(|(s, _)| *s == stat).ok_or(GateError::UnknownFile)?;
@@ -171,7 +188,7 @@ impl ExecGate {
             };
             let protected = files.into_iter().map(|(_, object)| object).collect();
             let subject = Subject { image, program, script };
-            Ok(Read { pid, subject, script_arguments, protected, file, stat, hash })
+            Ok(Read { pid, subject, gain, script_arguments, protected, file, stat, hash })
         })
         .await
     }
@@ -183,6 +200,7 @@ impl ExecGate {
             process,
             protected: read.protected,
             subject: read.subject,
+            gain: read.gain,
             script_arguments: read.script_arguments,
             file: read.file,
             stat: read.stat,
@@ -209,6 +227,7 @@ fn wait_until_alone(pid: Pid) -> Result<(), GateError> {
 struct Read {
     pid: Pid,
     subject: Subject,
+    gain: Option<Gain>,
     script_arguments: Option<Vec<Vec<u8>>>,
     protected: Vec<Arc<Protected>>,
     file: File,

@@ -10,11 +10,12 @@ pub mod answerer;
 mod armed;
 mod hold;
 mod open;
+pub mod privilege;
 pub mod protected;
 pub mod reports;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
     io,
     os::fd::{AsFd, OwnedFd},
@@ -30,6 +31,7 @@ use self::{
     admitted::Admitted,
     answerer::Blocked,
     armed::ArmedHold,
+    privilege::Gain,
     protected::{Protected, ProtectedFiles, Stat},
     reports::Router,
 };
@@ -98,6 +100,8 @@ pub struct ExecGate {
     pub admitted: Arc<Admitted>,
     pub router: Router,
     pub user: Identity,
+    /// Groups that give no power.
+    pub harmless_groups: HashSet<u32>,
     /// Known once the agent has been forked.
     pub baseline: watch::Receiver<Option<Arc<Baseline>>>,
     pub hashes: Hashes,
@@ -113,6 +117,7 @@ impl ExecGate {
         admitted: Arc<Admitted>,
         router: Router,
         user: Identity,
+        harmless_groups: HashSet<u32>,
         baseline: watch::Receiver<Option<Arc<Baseline>>>,
     ) -> Self {
         Self {
@@ -123,6 +128,7 @@ impl ExecGate {
             router,
             teller: super::tell::Teller::new(user.clone()),
             user,
+            harmless_groups,
             baseline,
             hashes: Hashes::default(),
             in_flight: Mutex::default(),
@@ -176,6 +182,8 @@ pub struct Held {
     /// The protected files of this exec: one, or a script and its interpreter.
     pub protected: Vec<Arc<Protected>>,
     pub subject: Subject,
+    /// What the exec gained beyond what the caller had.
+    pub gain: Option<Gain>,
     /// A script that was executed: its own arguments.
     pub script_arguments: Option<Vec<Vec<u8>>>,
     /// The judged file as the event gave it, and what was judged.
@@ -255,6 +263,10 @@ impl Held {
         }
         match std::mem::replace(&mut self.stop, Stop::Over) {
             Stop::Frozen(hold) => {
+                if self.gain.is_some() {
+                    // What it does with it is its own affair: the guard must not kill it for that.
+                    gate.maps.privileged(self.pid.as_raw().unsigned_abs())?;
+                }
                 // A full table only costs the outcome record.
                 let watched = gate.maps.watch(self.pid.as_raw().unsigned_abs()).is_ok();
                 hold.release()?;

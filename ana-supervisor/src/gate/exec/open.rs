@@ -19,6 +19,11 @@ impl ExecGate {
         let Some((stat, object)) = self.protected.find(&blocked.file) else {
             return Ok(Arrival::Refused(blocked, GateError::UnknownFile));
         };
+        if object.listed.is_empty() {
+            // Protected only for what an exec of it gains: a copy gains nothing.
+            blocked.allow()?;
+            return Ok(Arrival::Passed);
+        }
         let pid = blocked.pid;
         let image = protected::is_executable_image(&blocked.file);
         // Whatever was approved was to read it, by something that runs scripts.
@@ -51,6 +56,7 @@ impl ExecGate {
             process: Arc::clone(&blocked.process),
             protected: vec![object],
             subject: Subject { image, program, script: Some(script) },
+            gain: None,
             script_arguments: None,
             file: blocked.file.try_clone()?,
             stat,

@@ -17,9 +17,10 @@ use std::{
 
 use ana_common::FileKey;
 
-use super::GateError;
+use super::{GateError, privilege};
 use crate::{
     kernel::{Maps, identity},
+    launch::spec::Identity,
     policy::Policy,
     sys::fanotify::Group,
 };
@@ -32,8 +33,10 @@ pub type Stat = (u64, u64);
 pub struct Protected {
     /// As the guard sees it.
     pub key: FileKey,
-    /// The policy's paths that lead to it.
+    /// The policy's paths that lead to it; none for a program that is protected only because it gives privilege.
     pub listed: Vec<PathBuf>,
+    /// An exec of it can gain privilege.
+    pub privileged: bool,
 }
 
 impl Protected {
@@ -60,7 +63,12 @@ impl ProtectedFiles {
     ///
     /// # Errors
     /// A listed path that is no regular file, or that cannot be opened.
-    pub fn open(policy: &Policy, path_variable: &[u8]) -> Result<(Self, Vec<Listed>), GateError> {
+    pub fn open(
+        policy: &Policy,
+        path_variable: &[u8],
+        user: &Identity,
+        harmless_groups: &HashSet<u32>,
+    ) -> Result<(Self, Vec<Listed>), GateError> {
         let mut found: HashMap<Stat, Protected> = HashMap::new();
         let (mut all, mut opened) = (Self::default(), Vec::new());
         for path in policy.exec_files() {
@@ -92,8 +100,18 @@ impl ProtectedFiles {
             if let Some(interpreter) = shebang(&file).map(|line| line.interpreter) {
                 all.interpreters.extend(stat_of(&interpreter));
             }
-            found.insert(stat, Protected { key, listed: vec![path.to_owned()] });
+            let privileged = privilege::gives(&file, user, harmless_groups).map_err(failed)?;
+            found.insert(stat, Protected { key, listed: vec![path.to_owned()], privileged });
             opened.push(Listed { path: path.to_owned(), file, key });
+        }
+        for path in &privilege::find(path_variable, user, harmless_groups) {
+            // What cannot be opened, or marked, is left to the guard: it kills.
+            let Ok(file) = open(path) else { continue };
+            let (Ok(meta), Ok(key)) = (file.metadata(), identity::file_key(file.as_fd())) else { continue };
+            found.entry((meta.dev(), meta.ino())).or_insert_with(|| {
+                opened.push(Listed { path: path.clone(), file, key });
+                Protected { key, listed: Vec::new(), privileged: true }
+            });
         }
         for name in policy.interpreters() {
             all.interpreters.extend(candidates(name, path_variable).filter_map(|path| stat_of(&path)));

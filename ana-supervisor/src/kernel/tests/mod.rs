@@ -4,6 +4,8 @@
 mod device;
 mod exec;
 mod exit;
+mod expected;
 mod identity;
 mod pins;
+mod privilege;
 mod stage;

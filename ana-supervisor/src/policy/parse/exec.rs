@@ -17,7 +17,7 @@ use crate::{
 const KEYS: [&str; 9] = ["name", "file", "argv0", "deny", "allow", "otherwise", "verify", "timeout", "test"];
 /// Options of the policy language that this version does not have.
 const LATER: [&str; 3] = ["for", "exclusive", "exe"];
-const ACTIONS: [(&str, Action); 3] =
+pub(super) const ACTIONS: [(&str, Action); 3] =
     [("approve", Action::Approve), ("allow", Action::Allow), ("deny", Action::Deny)];
 const NAME_MAX: usize = 64;
 
