@@ -3,6 +3,8 @@
 //! Each stage takes the last one's answer by value, so that none can be skipped: `Held → Judged → Decided → Recorded →
 //! Ticket`. Only what is on the disk can become a ticket.
 
+mod passed;
+
 use std::{
     collections::HashMap,
     os::fd::AsFd,
@@ -20,7 +22,7 @@ use crate::{
         process,
     },
     kernel::Report,
-    operation::{self, Kind, Operation},
+    operation::{self, Kind, Operation, Requester},
     policy::{Action, Policy, Verdict},
     sys,
 };
@@ -36,7 +38,7 @@ const FOLD: Duration = Duration::from_secs(10);
 /// Everything a session's operations pass through.
 pub struct Pipeline {
     pub session: Session,
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     pub gate: Arc<ExecGate>,
     pub desk: Arc<Desk>,
     pub store: Arc<Store>,
@@ -66,7 +68,7 @@ pub struct Session {
 impl Pipeline {
     pub fn new(
         session: Session,
-        policy: Policy,
+        policy: Arc<Policy>,
         gate: Arc<ExecGate>,
         desk: Arc<Desk>,
         store: Arc<Store>,
@@ -215,10 +217,20 @@ impl Pipeline {
         self.judged(verdict, &held.subject)
     }
 
-    fn judged(&self, mut verdict: Verdict, subject: &Subject) -> Result<Judged, GateError> {
+    fn judged(&self, verdict: Verdict, subject: &Subject) -> Result<Judged, GateError> {
         let baseline = self.gate.baseline.borrow().clone().ok_or(GateError::Ended)?;
+        let requester = subject.image.requester.clone();
+        self.judged_at(jiff::Timestamp::now(), verdict, requester, |nonce| subject.exec(nonce, &baseline))
+    }
+
+    fn judged_at(
+        &self,
+        now: jiff::Timestamp,
+        mut verdict: Verdict,
+        requester: Requester,
+        exec: impl FnOnce(&str) -> operation::Exec,
+    ) -> Result<Judged, GateError> {
         let nonce = nonce().map_err(GateError::Read)?;
-        let now = jiff::Timestamp::now();
         let timeout = jiff::SignedDuration::try_from(verdict.timeout).unwrap_or_default();
         let operation = Operation {
             v: operation::VERSION,
@@ -232,8 +244,8 @@ impl Pipeline {
             issued_at: time_text(now),
             expires_at: time_text(now.saturating_add(timeout).unwrap_or(now)),
             verify: verdict.verify,
-            requester: subject.image.requester.clone(),
-            kind: Kind::Exec(Box::new(subject.exec(&nonce, &baseline))),
+            requester,
+            kind: Kind::Exec(Box::new(exec(&nonce))),
             nonce,
         };
         let size = operation.canonical().map(|bytes| bytes.len()).unwrap_or(usize::MAX);

@@ -9,6 +9,7 @@
 mod a_person_decides;
 mod a_person_starts_it;
 mod agents_work;
+mod allowed_runs_at_once;
 mod attack_by_copy;
 mod attack_by_name;
 mod attack_by_race;

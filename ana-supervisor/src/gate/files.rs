@@ -40,22 +40,12 @@ impl Hashes {
     /// # Errors
     /// A file beyond 2 GiB, or one that cannot be read.
     pub fn of(&self, file: &File) -> io::Result<[u8; 32]> {
-        let meta = file.metadata()?;
-        let roots_alone = meta.uid() == 0 && meta.mode() & 0o022 == 0;
-        let version = (
-            meta.dev(),
-            meta.ino(),
-            meta.size(),
-            meta.mtime(),
-            meta.mtime_nsec(),
-            meta.ctime(),
-            meta.ctime_nsec(),
-        );
-        if roots_alone && let Some(hash) = self.lock().get(&version) {
-            return Ok(*hash);
+        let version = version(&file.metadata()?);
+        if let Some(hash) = version.as_ref().and_then(|version| self.lock().get(version).copied()) {
+            return Ok(hash);
         }
         let hash = hash(file)?;
-        if roots_alone {
+        if let Some(version) = version {
             let mut remembered = self.lock();
             if remembered.len() >= REMEMBERED_MAX {
                 remembered.clear();
@@ -65,9 +55,31 @@ impl Hashes {
         Ok(hash)
     }
 
+    /// The hash, if it is known already: then nobody but root can have changed the content since.
+    pub fn remembered(&self, file: &File) -> Option<[u8; 32]> {
+        let version = version(&file.metadata().ok()?)?;
+        self.lock().get(&version).copied()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Version, [u8; 32]>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// `None`: others than root can write it.
+fn version(meta: &fs::Metadata) -> Option<Version> {
+    let roots_alone = meta.uid() == 0 && meta.mode() & 0o022 == 0;
+    roots_alone.then(|| {
+        (
+            meta.dev(),
+            meta.ino(),
+            meta.size(),
+            meta.mtime(),
+            meta.mtime_nsec(),
+            meta.ctime(),
+            meta.ctime_nsec(),
+        )
+    })
 }
 
 fn hash(file: &File) -> io::Result<[u8; 32]> {

@@ -11,7 +11,10 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use nix::unistd::Pid;
 use sha2::{Digest, Sha256};
 
-use crate::operation::{Ancestor, Bytes, Change, Environment, Ids, Requester, Variable};
+use crate::{
+    operation::{Ancestor, Bytes, Change, Environment, Ids, Requester, Variable},
+    sys::process::Info,
+};
 
 /// The most bytes of an argv or an environment block that are read. The kernel's own limit is 6 MiB
 /// (3/4 of _STK_LIM, fs/exec.c).
@@ -41,6 +44,11 @@ impl Namespaces {
         use std::os::unix::fs::MetadataExt;
         let inode = |kind| fs::metadata(format!("/proc/{pid}/ns/{kind}")).ok().map(|m| m.ino());
         Self(KINDS.into_iter().map(|kind| (kind, inode(kind))).collect())
+    }
+
+    /// Whether this is the session's user namespace (its inode number).
+    pub fn is_user(&self, inode: u64) -> bool {
+        self.0.get("user").copied().flatten() == Some(inode)
     }
 
     /// The kinds in which `other` differs; one that cannot be read counts.
@@ -114,24 +122,69 @@ fn ids(status: &str) -> io::Result<Ids> {
 
 struct Stat {
     parent: Pid,
+    threads: u32,
     start_time: String,
 }
 
-/// Fields 4 and 22 of /proc/PID/stat. The name (field 2) may hold anything, parentheses included: count from its end.
+/// Fields 4, 20 and 22 of /proc/PID/stat. The name (field 2) may hold anything, parentheses included: count from its end.
 fn stat(pid: Pid) -> io::Result<Stat> {
     let bytes = fs::read(format!("/proc/{pid}/stat"))?;
     let text = String::from_utf8_lossy(&bytes);
-    let fields: Option<(i32, String)> = text.rsplit_once(") ").and_then(|(_, rest)| {
+    let fields: Option<(i32, u32, String)> = text.rsplit_once(") ").and_then(|(_, rest)| {
         let fields: Vec<&str> = rest.split(' ').collect();
-        Some((fields.get(1)?.parse().ok()?, (*fields.get(19)?).to_owned()))
+        Some((fields.get(1)?.parse().ok()?, fields.get(17)?.parse().ok()?, (*fields.get(19)?).to_owned()))
     });
-    let (parent, start_time) = fields.ok_or_else(|| io::Error::other("malformed /proc/PID/stat"))?;
-    Ok(Stat { parent: Pid::from_raw(parent), start_time })
+    let (parent, threads, start_time) = fields.ok_or_else(|| io::Error::other("malformed /proc/PID/stat"))?;
+    Ok(Stat { parent: Pid::from_raw(parent), threads, start_time })
 }
 
 /// When the process started, in clock ticks since boot: with the pid it names a process for ever.
 pub fn start_time(pid: Pid) -> io::Result<String> {
     Ok(stat(pid)?.start_time)
+}
+
+/// How many threads a process has, and when it started.
+#[derive(Clone, Copy, Debug)]
+pub struct Threads {
+    pub count: u32,
+    /// Clock ticks since boot.
+    pub started: u64,
+}
+
+/// # Errors
+/// The process has gone.
+pub fn threads(pid: Pid) -> io::Result<Threads> {
+    let Stat { threads: count, start_time, .. } = stat(pid)?;
+    Ok(Threads { count, started: start_time.parse().map_err(io::Error::other)? })
+}
+
+/// Where the process is, as the kernel names it.
+pub fn working_directory(pid: Pid) -> io::Result<Bytes> {
+    Ok(Bytes(fs::read_link(format!("/proc/{pid}/cwd"))?.into_os_string().into_vec()))
+}
+
+/// What the kernel tells of a process, from /proc where it does not tell at once. The cgroup is not looked at (0).
+pub fn info(pid: Pid) -> io::Result<Info> {
+    let Ids { uid, euid, gid, egid, .. } = ids(&fs::read_to_string(format!("/proc/{pid}/status"))?)?;
+    Ok(Info { cgroup: 0, parent: stat(pid)?.parent.as_raw(), uid, euid, gid, egid })
+}
+
+/// A process that goes on, and those above it as far as they still are.
+pub fn requester(pid: Pid, started: u64, parent: i32, agent: Pid) -> Requester {
+    let ancestry = match pid == agent {
+        true => Vec::new(),
+        false => above(Pid::from_raw(parent), agent),
+    };
+    Requester { pid: pid.as_raw(), start_time: started.to_string(), ancestry }
+}
+
+fn above(parent: Pid, agent: Pid) -> Vec<Ancestor> {
+    let (Ok(of_parent), true) = (stat(parent), parent.as_raw() > 1) else { return Vec::new() };
+    let exe = fs::read_link(format!("/proc/{parent}/exe")).unwrap_or_default();
+    let exe = Bytes(exe.into_os_string().into_vec());
+    let mut all = vec![Ancestor { pid: parent.as_raw(), start_time: of_parent.start_time, exe }];
+    all.extend(ancestry(parent, agent).unwrap_or_default());
+    all
 }
 
 fn ancestry(pid: Pid, agent: Pid) -> io::Result<Vec<Ancestor>> {
@@ -208,16 +261,18 @@ const HOOKS: [&str; 24] = [
 
 /// The hooks that were set since the session began. What the person had set before is the person's.
 pub fn changed_hooks(block: &[u8], baseline: &Baseline) -> Vec<String> {
-    let strings = split(block);
-    let before = by_name(&baseline.environment);
     let hook = |name: &[u8]| {
         HOOKS.iter().any(|hook| match hook.strip_suffix('*') {
             Some(start) => name.starts_with(start.as_bytes()),
             None => hook.as_bytes() == name,
         })
     };
-    let now = by_name(&strings);
-    let changed = now.iter().filter(|(name, value)| hook(name) && before.get(*name) != Some(value));
+    let hooks = |strings: &[Vec<u8>]| -> Vec<Vec<u8>> {
+        strings.iter().filter(|string| hook(name_of(string))).cloned().collect()
+    };
+    let (now, before) = (hooks(&split(block)), hooks(&baseline.environment));
+    let (now, before) = (by_name(&now), by_name(&before));
+    let changed = now.iter().filter(|(name, value)| before.get(*name) != Some(value));
     changed.map(|(name, _)| Bytes::from(*name).escaped()).collect()
 }
 
@@ -225,10 +280,14 @@ pub fn changed_hooks(block: &[u8], baseline: &Baseline) -> Vec<String> {
 fn by_name(strings: &[Vec<u8>]) -> BTreeMap<&[u8], Vec<&[u8]>> {
     let mut all: BTreeMap<&[u8], Vec<&[u8]>> = BTreeMap::new();
     for string in strings.iter().filter(|s| !s.is_empty()) {
-        let at = string.iter().position(|&b| b == b'=').unwrap_or(string.len());
-        all.entry(&string[..at]).or_default().push(&string[at..]);
+        let name = name_of(string);
+        all.entry(name).or_default().push(&string[name.len()..]);
     }
     all
+}
+
+fn name_of(string: &[u8]) -> &[u8] {
+    string.split(|&byte| byte == b'=').next().unwrap_or(string)
 }
 
 #[cfg(test)]

@@ -40,6 +40,11 @@ impl Policy {
         verdict
     }
 
+    /// Whether some arguments would be allowed without asking. If not, they need not be looked at before the exec.
+    pub fn may_allow(&self, listed: &[&Path]) -> bool {
+        self.listing(listed).iter().any(|rule| rule.otherwise == Action::Allow || !rule.allow.is_empty())
+    }
+
     /// The verdict on a program that is denied whatever its arguments are, if it is: the kernel may be told at once.
     pub fn denies_always(&self, listed: &[&Path]) -> Option<Verdict> {
         let rules = self.listing(listed);

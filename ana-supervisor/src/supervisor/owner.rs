@@ -292,6 +292,7 @@ impl Running {
         self.prepared.arrivals.close();
         let end = tokio::time::Instant::now() + SETTLE_LIMIT;
         while let Ok(Some(_)) = tokio::time::timeout_at(end, self.tasks.join_next()).await {}
+        tokio::time::timeout_at(end, self.prepared.ledger.flush()).await.ok();
         // Once the ring is drained, every end that the guard saw is in the channel.
         self.prepared.pipeline.gate.router.exec_in(0).await;
         while let Ok(report) = self.prepared.reports.try_recv() {

@@ -34,11 +34,15 @@ use crate::{
         exec::{
             ExecGate,
             admitted::Admitted,
-            answerer::{Answerer, Blocked},
+            answerer::{Answerer, Blocked, THREADS},
+            crew::Crew,
+            place::Places,
             privilege,
             protected::ProtectedFiles,
+            quick::{self, Ledger, Line, Quick, Slot},
             reports,
         },
+        files::Hashes,
         process::Baseline,
     },
     kernel::{self, Kernel, Report},
@@ -94,6 +98,8 @@ pub(super) fn open_door(options: &Options) -> Result<Door, SupervisorError> {
 /// A session whose every fence is up; the agent has not been started.
 pub(super) struct Prepared {
     pub pipeline: Arc<Pipeline>,
+    /// What was let through and is being written down.
+    pub ledger: Ledger,
     pub cgroup: Arc<SessionCgroup>,
     pub seal: Seal,
     pub switches: Switches,
@@ -137,7 +143,7 @@ pub(super) fn load_policy(
 
 /// What is decided before any fence goes up.
 struct Plan {
-    policy: Policy,
+    policy: Arc<Policy>,
     switches: Switches,
     seal: Seal,
     store: Arc<Store>,
@@ -145,6 +151,7 @@ struct Plan {
 
 fn plan(options: &Options, door: &Door, spec: &Spec) -> Result<Plan, SupervisorError> {
     let policy = load_policy(&door.state, options.policy.as_deref(), &door.account.home(spec))?;
+    let policy = Arc::new(policy);
     let switches = Switches {
         namespaces: policy.session().namespaces,
         debuggers: policy.session().debuggers,
@@ -176,6 +183,9 @@ struct Answering {
     protected: Arc<ProtectedFiles>,
     admitted: Arc<Admitted>,
     arrivals: mpsc::UnboundedReceiver<Blocked>,
+    hashes: Arc<Hashes>,
+    baseline: (watch::Sender<Option<Arc<Baseline>>>, watch::Receiver<Option<Arc<Baseline>>>),
+    ledger: (Ledger, mpsc::UnboundedReceiver<Line>),
 }
 
 impl Fences {
@@ -185,7 +195,7 @@ impl Fences {
         options: &Options,
         door: &Door,
         spec: &Spec,
-        policy: &Policy,
+        policy: &Arc<Policy>,
         kernel: &mut Kernel,
         fatal: &mpsc::UnboundedSender<String>,
     ) -> Result<Answering, SupervisorError> {
@@ -205,18 +215,30 @@ impl Fences {
         self.warden = Some(start_warden(options, door, self, &group, &lock)?);
         self.lock = Some(lock);
         let (sender, arrivals) = mpsc::unbounded_channel();
+        let (hashes, baseline, ledger) = (Arc::<Hashes>::default(), watch::channel(None), Ledger::new());
+        let quick = Quick {
+            policy: Arc::clone(policy),
+            maps: kernel.maps(),
+            admitted: Arc::clone(&admitted),
+            hashes: Arc::clone(&hashes),
+            user: user.clone(),
+            baseline: baseline.1.clone(),
+            passed: ledger.0.clone(),
+        };
         let answerer = Answerer {
             group: Arc::clone(&group),
-            prefix: self.cgroup.prefix().to_owned(),
+            places: Places::new(self.cgroup.prefix().to_owned()),
             protected: Arc::clone(&protected),
             admitted: Arc::clone(&admitted),
             arrivals: sender,
+            quick,
+            crew: Crew::default(),
         };
-        start_answerer(answerer, fatal);
+        start_answerers(answerer, fatal)?;
         for file in &listed {
             file.protect(&group, &kernel.maps())?;
         }
-        Ok(Answering { protected, admitted, arrivals })
+        Ok(Answering { protected, admitted, arrivals, hashes, baseline, ledger })
     }
 
     /// Takes everything down, after an error: nothing of the agent's has run.
@@ -264,6 +286,7 @@ pub(super) fn prepare(
 /// A session that lacks nothing but what stands in the kernel.
 struct Parts {
     pipeline: Arc<Pipeline>,
+    ledger: Ledger,
     seal: Seal,
     switches: Switches,
     kernel: Kernel,
@@ -278,9 +301,10 @@ struct Parts {
 impl Parts {
     fn with(self, fences: Fences) -> Result<Prepared, SupervisorError> {
         let Fences { cgroup, limit, warden, lock, .. } = fences;
-        let Self { pipeline, seal, switches, kernel, .. } = self;
+        let Self { pipeline, ledger, seal, switches, kernel, .. } = self;
         Ok(Prepared {
             pipeline,
+            ledger,
             cgroup,
             seal,
             switches,
@@ -315,10 +339,10 @@ fn build(
         uid: door.account.identity.uid,
     };
     let (fatal_sender, fatal) = mpsc::unbounded_channel();
-    let Answering { protected, admitted, arrivals } =
+    let Answering { protected, admitted, arrivals, hashes, baseline, ledger } =
         fences.raise(options, door, spec, &policy, &mut kernel, &fatal_sender)?;
     let missing = protected.missing.clone();
-    let (baseline, known) = watch::channel(None);
+    let ((baseline, known), (ledger, lines)) = (baseline, ledger);
     let (report_sender, reports) = mpsc::unbounded_channel();
     let (router, pump) = reports::router(kernel.take_reports()?, report_sender);
     let fatal_pump = fatal_sender.clone();
@@ -330,9 +354,24 @@ fn build(
     let (cgroup, user) = (Arc::clone(&fences.cgroup), door.account.identity.clone());
     let harmless = privilege::harmless_groups();
     let gate =
-        Arc::new(ExecGate::new(cgroup, kernel.maps(), protected, admitted, router, user, harmless, known));
+        ExecGate::new(cgroup, kernel.maps(), protected, admitted, router, user, harmless, known, hashes);
+    let gate = Arc::new(gate);
     let pipeline = Arc::new(Pipeline::new(session, policy, gate, desk, store, fatal_sender.clone()));
-    Ok(Parts { pipeline, seal, switches, kernel, baseline, arrivals, reports, fatal, fatal_sender, missing })
+    let (keeper, kept) = (Arc::clone(&pipeline), ledger.clone());
+    std::thread::spawn(move || keeper.keep(&kept, lines));
+    Ok(Parts {
+        pipeline,
+        ledger,
+        seal,
+        switches,
+        kernel,
+        baseline,
+        arrivals,
+        reports,
+        fatal,
+        fatal_sender,
+        missing,
+    })
 }
 
 fn desk(state: &Arc<State>, policy: &Policy) -> Result<Desk, SupervisorError> {
@@ -349,16 +388,28 @@ fn desk(state: &Arc<State>, policy: &Policy) -> Result<Desk, SupervisorError> {
     Ok(desk.with_counters(Box::new(Stored::new(Arc::clone(state)))))
 }
 
-/// Starts the thread that answers the kernel.
-fn start_answerer(answerer: Answerer, fatal: &mpsc::UnboundedSender<String>) {
-    let fatal = fatal.clone();
+/// Starts the threads that answer the kernel, and the one that minds those that look into an agent's memory.
+fn start_answerers(answerer: Answerer, fatal: &mpsc::UnboundedSender<String>) -> Result<(), SupervisorError> {
+    let slots: Result<Vec<_>, _> = (0..THREADS).map(|_| Slot::new().map(Arc::new)).collect();
+    let slots = slots.map_err(|errno| doing("make a timer")(errno.into()))?;
+    let answerer = Arc::new(answerer);
+    for slot in &slots {
+        let (answerer, slot, fatal) = (Arc::clone(&answerer), Arc::clone(slot), fatal.clone());
+        std::thread::spawn(move || {
+            let why = match answerer.run(&slot) {
+                Ok(()) => "the kernel's events ended".to_owned(),
+                Err(error) => format!("the kernel's events cannot be read: {error}"),
+            };
+            fatal.send(why).ok();
+        });
+    }
+    let (onward, fatal) = (answerer.arrivals.clone(), fatal.clone());
     std::thread::spawn(move || {
-        let why = match answerer.run() {
-            Ok(()) => "the kernel's events ended".to_owned(),
-            Err(error) => format!("the kernel's events cannot be read: {error}"),
-        };
-        fatal.send(why).ok();
+        if let Err(error) = quick::mind(&slots, &onward) {
+            fatal.send(format!("the timers of the answering threads cannot be read: {error}")).ok();
+        }
     });
+    Ok(())
 }
 
 /// The standard devices and what the policy adds.

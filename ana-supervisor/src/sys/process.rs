@@ -23,6 +23,49 @@ pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
     owned(fd)
 }
 
+/// What the kernel tells of a process at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// The id of its cgroup in the v2 hierarchy.
+    pub cgroup: u64,
+    pub parent: i32,
+    pub uid: u32,
+    pub euid: u32,
+    pub gid: u32,
+    pub egid: u32,
+}
+
+/// Looks at the process behind `pidfd` (PIDFD_GET_INFO, linux/pidfd.h). `None`: this kernel does not tell (before 6.13).
+///
+/// # Errors
+/// ESRCH when it has been reaped.
+pub fn info(pidfd: BorrowedFd) -> io::Result<Option<Info>> {
+    const WANTED: u64 = (libc::PIDFD_INFO_CGROUPID | libc::PIDFD_INFO_CREDS) as u64;
+    // SAFETY: the structure is plain integers, for which zero is a value.
+    let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
+    info.mask = WANTED;
+    // SAFETY: the request carries the structure's size, and the kernel writes no more than that into `info`.
+    let done = unsafe { libc::ioctl(pidfd.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
+    if done < 0 {
+        let error = io::Error::last_os_error();
+        return match error.raw_os_error() {
+            Some(libc::ENOTTY | libc::EINVAL) => Ok(None),
+            _ => Err(error),
+        };
+    }
+    if info.mask & WANTED != WANTED {
+        return Ok(None);
+    }
+    Ok(Some(Info {
+        cgroup: info.cgroupid,
+        parent: info.ppid.cast_signed(),
+        uid: info.ruid,
+        euid: info.euid,
+        gid: info.rgid,
+        egid: info.egid,
+    }))
+}
+
 /// Sends a signal to exactly the process behind `pidfd` (pidfd_send_signal(2)).
 ///
 /// # Errors

@@ -21,8 +21,8 @@ pub struct Admitted(Mutex<Books>);
 
 #[derive(Debug, Default)]
 struct Books {
-    /// (process, file) → how many FAN_OPEN_PERM events are owed.
-    owed: HashMap<(Pid, Stat), u32>,
+    /// (process, file) → how many FAN_OPEN_PERM events are owed, and to which life of the pid.
+    owed: HashMap<(Pid, Stat), (u32, Arc<OwnedFd>)>,
     /// (process, file) → the permission to open it again.
     tickets: HashMap<(Pid, Stat), Admission>,
 }
@@ -41,19 +41,29 @@ impl Admitted {
     }
 
     /// An exec's first event is about to be allowed: its second one is owed.
-    pub fn owe(&self, pid: Pid, file: Stat) {
-        *self.lock().owed.entry((pid, file)).or_default() += 1;
+    pub fn owe(&self, pid: Pid, process: &Arc<OwnedFd>, file: Stat) {
+        let mut books = self.lock();
+        if books.owed.len() >= SWEEP_AT {
+            books.owed.retain(|_, (_, process)| alive(process));
+        }
+        let debt = books.owed.entry((pid, file)).or_insert_with(|| (0, Arc::clone(process)));
+        if !alive(&debt.1) {
+            // Whoever had this number before has died before he was paid.
+            *debt = (0, Arc::clone(process));
+        }
+        debt.0 += 1;
     }
 
     /// Uses up what [`owe`](Self::owe) promised; false when nothing is owed.
     pub fn pay(&self, pid: Pid, file: Stat) -> bool {
         let mut books = self.lock();
-        let Some(count) = books.owed.get_mut(&(pid, file)) else { return false };
+        let Some((count, process)) = books.owed.get_mut(&(pid, file)) else { return false };
+        let due = alive(process);
         *count -= 1;
-        if *count == 0 {
+        if *count == 0 || !due {
             books.owed.remove(&(pid, file));
         }
-        true
+        due
     }
 
     /// Whether the second event of an exec of this process is still to come.
@@ -82,10 +92,14 @@ impl Admitted {
 }
 
 impl Admission {
-    /// A pid that is used again must not inherit: as long as the pidfd's process lives, the pid is its.
     fn alive(&self) -> bool {
-        sys::process::ended(self.process.as_fd()).is_ok_and(|ended| !ended)
+        alive(&self.process)
     }
+}
+
+/// A pid that is used again must not inherit: as long as the pidfd's process lives, the pid is its.
+fn alive(process: &OwnedFd) -> bool {
+    sys::process::ended(process.as_fd()).is_ok_and(|ended| !ended)
 }
 
 /// Whether every thread of the process but one is stopped on its way back to user mode (by the freezer, or by a signal),
@@ -148,20 +162,23 @@ mod tests {
         let file = (1, 2);
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = Pid::from_raw(child.id().cast_signed());
+        let process = Arc::new(sys::process::pidfd_open(pid).unwrap());
         assert!(!books.pay(pid, file));
-        books.owe(pid, file);
+        books.owe(pid, &process, file);
         assert!(!books.pay(pid, (1, 3)));
         assert!(books.owes(pid));
         assert!(books.pay(pid, file) && !books.pay(pid, file));
         assert!(!books.owes(pid));
-        books.owe(pid, file);
+        books.owe(pid, &process, file);
         books.settle(pid);
         assert!(!books.pay(pid, file));
+        books.owe(pid, &process, file);
 
-        books.admit(pid, Arc::new(sys::process::pidfd_open(pid).unwrap()), file, [7; 32]);
+        books.admit(pid, Arc::clone(&process), file, [7; 32]);
         assert_eq!(books.admission(pid, file).unwrap().hash, [7; 32]);
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(books.admission(pid, file).is_none());
+        assert!(!books.pay(pid, file), "a debt ends with its process, too");
     }
 }

@@ -1,9 +1,10 @@
-//! The thread that reads the events. It never waits for anything but the next event: it opens only procfs, loads nothing
-//! and takes no lock that is held across a system call of ours that can block. Whatever takes longer is handed on.
+//! The threads that read the events. The one that leads never waits for anything but the next event: it opens only
+//! procfs, loads nothing and takes no lock that is held across a system call of ours that can block. Whatever takes
+//! longer is handed on.
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
 };
@@ -11,7 +12,13 @@ use std::{
 use nix::unistd::Pid;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{admitted::Admitted, protected::ProtectedFiles};
+use super::{
+    admitted::Admitted,
+    crew::{Crew, Duty},
+    place::{Place, Places},
+    protected::ProtectedFiles,
+    quick::{Quick, Request, Slot},
+};
 use crate::sys::fanotify::{Answer, Buffer, Event, Group};
 
 /// An event of the session that waits for its answer. Dropping it denies.
@@ -60,51 +67,88 @@ pub struct Unblocked {
     pub pid: Pid,
 }
 
-/// The state of the answering thread.
+/// What the answering threads share.
 pub struct Answerer {
     pub group: Arc<Group>,
-    /// What the session's cgroups start with in /proc/PID/cgroup.
-    pub prefix: String,
+    pub places: Places,
     pub protected: Arc<ProtectedFiles>,
     pub admitted: Arc<Admitted>,
     pub arrivals: UnboundedSender<Blocked>,
+    pub quick: Quick,
+    pub crew: Crew<Request>,
 }
 
+/// How many threads answer: one leads, and up to so many less one look into agents' memories at a time.
+pub const THREADS: usize = 4;
+
 impl Answerer {
-    /// Reads and answers for ever.
+    /// Reads and answers for ever. One of [`THREADS`]; `slot` is this thread's own.
     ///
     /// # Errors
     /// When events cannot be read any more: the session has to end.
-    pub fn run(&self) -> io::Result<()> {
+    pub fn run(&self, slot: &Slot) -> io::Result<()> {
         let mut buffer = Buffer::default();
         let mut events = Vec::with_capacity(64);
         loop {
-            match self.group.read(&mut buffer, &mut events) {
+            match self.crew.duty() {
+                Duty::Lead => {
+                    if let Some(request) = self.lead(&mut buffer, &mut events)? {
+                        self.work(slot, request);
+                    }
+                }
+                Duty::Work(request) => self.work(slot, request),
+            }
+        }
+    }
+
+    /// Reads and answers until there is work that only this thread is left for; then it leads no more.
+    fn lead(&self, buffer: &mut Buffer, events: &mut Vec<Event>) -> io::Result<Option<Request>> {
+        loop {
+            match self.group.read(buffer, events) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 // Too many descriptors are open: the kernel has denied that one event.
                 Err(error) if error.raw_os_error() == Some(libc::EMFILE) => {}
                 other => other?,
             }
+            let mut own = None;
             for event in events.drain(..) {
-                self.take(event);
+                let Some(request) = self.take(event) else { continue };
+                if let Some(earlier) = own.replace(request)
+                    && let Err(earlier) = self.crew.hand_over(earlier)
+                {
+                    self.onward(earlier.blocked);
+                }
+            }
+            match own {
+                Some(request) if self.crew.resign() => return Ok(Some(request)),
+                // Nobody is left to lead: it goes the way that takes no thread.
+                Some(request) => self.onward(request.blocked),
+                None => {}
             }
         }
     }
 
-    fn take(&self, event: Event) {
+    fn work(&self, slot: &Slot, request: Request) {
+        if let Err(blocked) = self.quick.attempt(slot, request) {
+            self.onward(blocked);
+        }
+    }
+
+    /// Answers at once what can be; gives back what may be let through without a hold.
+    fn take(&self, event: Event) -> Option<Request> {
         let exec = event.is_exec();
-        let inside = match Place::of(event.pid, self.prefix.as_bytes()) {
+        let (process, info) = match self.places.of(event.pid, event.process.as_ref()) {
             Place::Outside => {
                 self.answer(event.file.as_fd(), Answer::Allow);
-                return;
+                return None;
             }
-            Place::Inside => event.process,
-            Place::Gone => None,
+            Place::Inside(info) => (event.process, info),
+            Place::Gone => (None, None),
         };
-        let Some(process) = inside else {
+        let Some(process) = process else {
             // It ended while it waited: whatever the answer, its open will not return.
             self.answer(event.file.as_fd(), Answer::Deny);
-            return;
+            return None;
         };
         let blocked = Blocked {
             group: Arc::clone(&self.group),
@@ -114,50 +158,27 @@ impl Answerer {
             process: Arc::new(process),
             answered: false,
         };
-        if !exec && self.is_second_event(&blocked) {
-            drop(blocked.allow());
-            return;
+        let found = self.protected.find(&blocked.file);
+        match found {
+            // Nothing else in the process can open: a hold lets its exec go on only when every other thread has stopped,
+            // and without a hold there is one thread.
+            Some((stat, _)) if !exec && self.admitted.pay(blocked.pid, stat) => drop(blocked.allow()),
+            Some((stat, object)) if exec && self.quick.may(&object) => {
+                return Some(Request { blocked, stat, object, info });
+            }
+            _ => self.onward(blocked),
         }
+        None
+    }
+
+    /// To be held, or to be refused with a reason.
+    fn onward(&self, blocked: Blocked) {
         // The receiver is gone only when the session ends: then dropping denies.
         drop(self.arrivals.send(blocked));
     }
 
-    fn is_second_event(&self, blocked: &Blocked) -> bool {
-        let Some((stat, _)) = self.protected.find(&blocked.file) else { return false };
-        // Nothing else in the process can open: a hold lets its exec go on only when every other thread has stopped.
-        self.admitted.pay(blocked.pid, stat)
-    }
-
     fn answer(&self, file: BorrowedFd, answer: Answer) {
-        // Fails only with ENOENT: the process was killed while it waited.
+        // ENOENT: nobody waits for it any more.
         drop(self.group.answer(file, answer));
-    }
-}
-
-enum Place {
-    /// Not in the session: not ours to stop.
-    Outside,
-    Inside,
-    /// It has ended, or cannot be looked at.
-    Gone,
-}
-
-impl Place {
-    fn of(pid: i32, prefix: &[u8]) -> Self {
-        // The process is in no pid namespace that we see: every process of the session is in ours or one below.
-        if pid == 0 {
-            return Self::Outside;
-        }
-        // The v2 line is the last; those of v1 hierarchies before it may be long.
-        let mut text = Vec::with_capacity(1024);
-        if File::open(format!("/proc/{pid}/cgroup")).and_then(|mut f| f.read_to_end(&mut text)).is_err() {
-            return Self::Gone;
-        }
-        let lines = text.split(|&b| b == b'\n');
-        match lines.filter_map(|line| line.strip_prefix(b"0::")).next() {
-            Some(path) if path.starts_with(prefix) => Self::Inside,
-            Some(_) => Self::Outside,
-            None => Self::Gone,
-        }
     }
 }

@@ -45,7 +45,7 @@ impl ExecGate {
             Ok(false) => {}
             Ok(true) => {
                 // The interpreter of a script that is on its way already: one exec, two protected files.
-                self.admitted.owe(pid, stat);
+                self.admitted.owe(pid, &blocked.process, stat);
                 blocked.allow()?;
                 return Ok(Arrival::Passed);
             }
@@ -131,7 +131,7 @@ impl ExecGate {
             false => Armed::script(object.key),
         })?;
         let before = object.privileged.then(|| Credentials::of(blocked.pid)).transpose()?;
-        self.admitted.owe(blocked.pid, stat);
+        self.admitted.owe(blocked.pid, &blocked.process, stat);
         Ok((blocked.allow()?, hold, before))
     }
 

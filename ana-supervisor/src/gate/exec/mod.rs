@@ -8,10 +8,14 @@
 pub mod admitted;
 pub mod answerer;
 mod armed;
+mod call;
+pub mod crew;
 mod hold;
 mod open;
+pub mod place;
 pub mod privilege;
 pub mod protected;
+pub mod quick;
 pub mod reports;
 
 use std::{
@@ -104,7 +108,7 @@ pub struct ExecGate {
     pub harmless_groups: HashSet<u32>,
     /// Known once the agent has been forked.
     pub baseline: watch::Receiver<Option<Arc<Baseline>>>,
-    pub hashes: Hashes,
+    pub hashes: Arc<Hashes>,
     pub teller: super::tell::Teller,
     in_flight: Mutex<HashMap<Pid, OnItsWay>>,
 }
@@ -119,6 +123,7 @@ impl ExecGate {
         user: Identity,
         harmless_groups: HashSet<u32>,
         baseline: watch::Receiver<Option<Arc<Baseline>>>,
+        hashes: Arc<Hashes>,
     ) -> Self {
         Self {
             cgroup,
@@ -130,7 +135,7 @@ impl ExecGate {
             user,
             harmless_groups,
             baseline,
-            hashes: Hashes::default(),
+            hashes,
             in_flight: Mutex::default(),
         }
     }

@@ -1,0 +1,275 @@
+//! The quick way: a protected program whose arguments the policy allows is not held. The arguments and the environment
+//! are read while the exec is blocked, judged, and told to the guard, which compares them byte for byte with what is
+//! executed in the end, and kills on a difference. Whatever is not as simple as that is held.
+
+use std::{
+    fs,
+    os::{fd::AsFd, unix::fs::MetadataExt},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        time::TimeSpec,
+        timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
+    },
+};
+use tokio::sync::{
+    mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    oneshot, watch,
+};
+
+use super::{
+    admitted::Admitted,
+    answerer::Blocked,
+    call::Call,
+    protected::{self, Protected, Stat},
+};
+use crate::{
+    gate::{
+        files::Hashes,
+        process::{self, Baseline, Threads},
+    },
+    kernel::Maps,
+    launch::spec::Identity,
+    operation::Bytes,
+    policy::{Action, Policy, Verdict},
+    sys::process::Info,
+};
+
+/// How long a look into an agent's memory may take. Who waits longer is held; so is the thread, by the agent.
+const LIMIT: Duration = Duration::from_millis(100);
+/// What was let through and is not written down yet; with more, everything is held, which is written down first.
+const UNWRITTEN_MAX: usize = 1024;
+
+/// An exec that may be let through.
+#[derive(Debug)]
+pub struct Request {
+    pub blocked: Blocked,
+    pub stat: Stat,
+    pub object: Arc<Protected>,
+    pub info: Option<Info>,
+}
+
+/// An exec that was let through, for the evidence.
+#[derive(Debug)]
+pub struct Passed {
+    pub pid: nix::unistd::Pid,
+    pub call: Call,
+    pub verdict: Verdict,
+    pub object: Arc<Protected>,
+    pub file: fs::File,
+    pub hash: [u8; 32],
+    pub cwd: Bytes,
+    pub parent: i32,
+    pub started: u64,
+    pub at: jiff::Timestamp,
+}
+
+/// What the quick way needs to decide.
+pub struct Quick {
+    pub policy: Arc<Policy>,
+    pub maps: Maps,
+    pub admitted: Arc<Admitted>,
+    pub hashes: Arc<Hashes>,
+    pub user: Identity,
+    /// Nothing is quick before it is known.
+    pub baseline: watch::Receiver<Option<Arc<Baseline>>>,
+    pub passed: Ledger,
+}
+
+/// One thread's exec that is being looked at, and the time when that has taken too long.
+#[derive(Debug)]
+pub struct Slot {
+    blocked: Mutex<Option<Blocked>>,
+    limit: TimerFd,
+}
+
+impl Slot {
+    /// # Errors
+    /// Too many descriptors are open.
+    pub fn new() -> nix::Result<Self> {
+        let limit =
+            TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+        Ok(Self { blocked: Mutex::new(None), limit })
+    }
+
+    fn put(&self, blocked: Blocked) -> nix::Result<()> {
+        *self.lock() = Some(blocked);
+        self.limit.set(Expiration::OneShot(TimeSpec::from_duration(LIMIT)), TimerSetTimeFlags::empty())
+    }
+
+    fn take(&self) -> Option<Blocked> {
+        let taken = self.lock().take();
+        // At worst it goes off for the next one, which is held then.
+        self.limit.unset().ok();
+        taken
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Blocked>> {
+        self.blocked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends on what is looked at for too long, for ever. It takes a thread that does nothing else.
+///
+/// # Errors
+/// The timers cannot be waited for.
+pub fn mind(slots: &[Arc<Slot>], onward: &UnboundedSender<Blocked>) -> nix::Result<()> {
+    loop {
+        let mut fds: Vec<PollFd> =
+            slots.iter().map(|slot| PollFd::new(slot.limit.as_fd(), PollFlags::POLLIN)).collect();
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error),
+        }
+        for (slot, fd) in slots.iter().zip(&fds) {
+            if fd.any() == Some(true)
+                && let Some(late) = slot.take()
+            {
+                // The receiver is gone only when the session ends: then dropping denies.
+                drop(onward.send(late));
+            }
+        }
+    }
+}
+
+impl Quick {
+    /// Whether a look at the arguments can be worth it.
+    pub fn may(&self, object: &Protected) -> bool {
+        !object.privileged && self.policy.may_allow(&object.paths())
+    }
+
+    /// Lets the exec go on, if the policy allows it and nothing is special about it.
+    ///
+    /// # Errors
+    /// Gives it back when it has to be held.
+    pub fn attempt(&self, slot: &Slot, request: Request) -> Result<(), Blocked> {
+        let Request { blocked, stat, object, info } = request;
+        let Some(known) = self.known(&blocked, info) else { return Err(blocked) };
+        let (pid, file) = (blocked.pid, blocked.file.try_clone());
+        let put = slot.put(blocked);
+        // From here on the exec may be sent on by somebody else, at any time.
+        let call = if put.is_ok() { Call::read(pid) } else { Ok(None) };
+        let Some(blocked) = slot.take() else { return Ok(()) };
+        let (Ok(Some(call)), Ok(file)) = (call, file) else { return Err(blocked) };
+        let verdict = self.policy.judge_exec(&object.paths(), &call.argv);
+        if verdict.action != Action::Allow
+            || !process::changed_hooks(&call.environment, &known.baseline).is_empty()
+        {
+            return Err(blocked);
+        }
+        let Some(expected) = call.expected(object.key, known.started) else { return Err(blocked) };
+        let Some(entry) = self.passed.entry() else { return Err(blocked) };
+        if self.maps.expect(pid.as_raw().unsigned_abs(), expected).is_err() {
+            return Err(blocked);
+        }
+        self.admitted.owe(pid, &blocked.process, stat);
+        if blocked.allow().is_err() {
+            // It has died while it waited.
+            self.admitted.settle(pid);
+            return Ok(());
+        }
+        let Known { hash, cwd, parent, started, .. } = known;
+        let at = jiff::Timestamp::now();
+        entry.write(Passed { pid, call, verdict, object, file, hash, cwd, parent, started, at });
+        Ok(())
+    }
+
+    /// What can be known of the caller without looking into its memory. `None`: something about it is special.
+    fn known(&self, blocked: &Blocked, info: Option<Info>) -> Option<Known> {
+        let baseline = self.baseline.borrow().clone()?;
+        let info = match info {
+            Some(info) => info,
+            None => process::info(blocked.pid).ok()?,
+        };
+        let plain = info.uid == self.user.uid && info.euid == info.uid && info.egid == info.gid;
+        // The file of root's alone whose content is known already; any other is hashed first.
+        let hash = self.hashes.remembered(&blocked.file)?;
+        let Threads { count, started } = process::threads(blocked.pid).ok()?;
+        // Without a user namespace of its own it has none of the other kinds, either.
+        let namespace = fs::metadata(format!("/proc/{}/ns/user", blocked.pid)).ok()?.ino();
+        let image = protected::is_executable_image(&blocked.file);
+        if !plain || count != 1 || !image || !baseline.namespaces.is_user(namespace) {
+            return None;
+        }
+        let cwd = process::working_directory(blocked.pid).ok()?;
+        Some(Known { baseline, hash, cwd, parent: info.parent, started })
+    }
+}
+
+struct Known {
+    baseline: Arc<Baseline>,
+    hash: [u8; 32],
+    cwd: Bytes,
+    parent: i32,
+    started: u64,
+}
+
+/// What was let through, on its way to the evidence.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    sender: UnboundedSender<Line>,
+    unwritten: Arc<AtomicUsize>,
+}
+
+/// What the [`Ledger`] carries.
+#[derive(Debug)]
+pub enum Line {
+    Passed(Box<Passed>),
+    /// Told when everything before it has been written.
+    Flush(oneshot::Sender<()>),
+}
+
+/// Room for one line in the [`Ledger`].
+struct Room<'a>(&'a Ledger);
+
+impl Ledger {
+    pub fn new() -> (Self, UnboundedReceiver<Line>) {
+        let (sender, receiver) = unbounded_channel();
+        (Self { sender, unwritten: Arc::default() }, receiver)
+    }
+
+    fn entry(&self) -> Option<Room<'_>> {
+        if self.unwritten.fetch_add(1, Ordering::Relaxed) < UNWRITTEN_MAX {
+            return Some(Room(self));
+        }
+        self.written();
+        None
+    }
+
+    /// Waits until everything that was let through so far has been written.
+    pub async fn flush(&self) {
+        let (done, written) = oneshot::channel();
+        // No writer: there is nothing left to be written.
+        if self.sender.send(Line::Flush(done)).is_ok() {
+            written.await.ok();
+        }
+    }
+
+    /// One line has been taken over by the evidence.
+    pub fn written(&self) {
+        self.unwritten.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Room<'_> {
+    fn write(self, passed: Passed) {
+        let Self(ledger) = &self;
+        if ledger.sender.send(Line::Passed(Box::new(passed))).is_ok() {
+            // It is given back by `written`.
+            std::mem::forget(self);
+        }
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.0.written();
+    }
+}

@@ -1,0 +1,63 @@
+//! The evidence of what was let through without a hold. It is written behind the operation, not before it: a rule has
+//! decided, and no person; what a supervisor that is killed had not written yet, some milliseconds' worth, is lost.
+
+use super::{Pipeline, chain};
+use crate::{
+    approval::Decided,
+    gate::{
+        exec::quick::{Ledger, Line, Passed},
+        files, process,
+    },
+    operation,
+};
+
+impl Pipeline {
+    /// Writes down what was let through, in its order, until nobody can let anything through any more. Blocks.
+    pub fn keep(&self, ledger: &Ledger, mut lines: tokio::sync::mpsc::UnboundedReceiver<Line>) {
+        while let Some(line) = lines.blocking_recv() {
+            match line {
+                Line::Passed(passed) => {
+                    self.write_down(*passed);
+                    ledger.written();
+                }
+                // Whoever waits for it may have given up.
+                Line::Flush(done) => drop(done.send(())),
+            }
+        }
+    }
+
+    fn write_down(&self, passed: Passed) {
+        let Some(baseline) = self.gate.baseline.borrow().clone() else { return };
+        let Passed { pid, call, verdict, object, file, hash, cwd, parent, started, at } = passed;
+        let Ok(program) = files::describe(&file, object.key, hash, &self.gate.user) else {
+            return self.fail("a program that was let through cannot be described");
+        };
+        let user = &self.gate.user;
+        let requester = process::requester(pid, started, parent, baseline.agent);
+        let exec = |nonce: &str| operation::Exec {
+            program,
+            script: None,
+            argv: call.argv.into_iter().map(operation::Bytes).collect(),
+            cwd,
+            environment: process::environment(&call.environment, nonce, &baseline),
+            ids: operation::Ids {
+                uid: user.uid,
+                euid: user.uid,
+                gid: user.gid,
+                egid: user.gid,
+                capabilities: None,
+            },
+            foreign_namespaces: Vec::new(),
+        };
+        let decided = match self.judged_at(at, verdict, requester, exec) {
+            Ok(judged) => Decided::by_rule(judged),
+            Err(error) => return self.fail(&format!("a program was let through: {}", chain(&error))),
+        };
+        match decided.map(|decided| self.store.record(decided)) {
+            Ok(Ok(_recorded)) => {}
+            Ok(Err(error)) => self.fail(&format!("the evidence cannot be written: {}", chain(&error))),
+            // Only what a rule allows is let through.
+            Err(judged) => self.fail(&format!("{} was let through unasked", judged.operation.summary())),
+        }
+    }
+}
