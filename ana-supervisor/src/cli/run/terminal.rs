@@ -7,12 +7,13 @@ use std::{
 
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
-/// Undoes what an agent may have set to make a question unreadable (xterm's control sequences): scroll region (resetting
-/// it moves the cursor, hence saved and restored), attributes, character sets, synchronized output, mouse and paste
-/// reports, changed colours.
-const PLAIN: &[u8] =
-    b"\x1b7\x1b[r\x1b8\x1b[0m\x1b(B\x0f\x1b[?7h\x1b[?25h\x1b[?2026l\x1b[?1000l\x1b[?1002l\x1b[?1003l\
-\x1b[?1006l\x1b[?2004l\x1b]104\x1b\\\x1b]110\x1b\\\x1b]111\x1b\\";
+/// Undoes what an agent may have set to make a question unreadable (xterm's control sequences): a sequence
+/// that was begun (it would swallow the question), scroll region (resetting
+/// it moves the cursor, hence saved and restored), margins, insertion, attributes, protection from erasure, character
+/// sets, synchronized output, mouse and paste reports, changed colours, images.
+const PLAIN: &[u8] = b"\x18\x1b\\\x1b7\x1b[r\x1b[?69l\x1b8\x1b[4l\x1b[0m\x1b[0\"q\x1b(B\x0f\x1b[?7h\x1b[?25h\
+\x1b[?2026l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\
+\x1b]104\x1b\\\x1b]110\x1b\\\x1b]111\x1b\\\x1b_Ga=d\x1b\\";
 
 /// The terminal on stdin. Dropping it gives the terminal back as it was found.
 pub(super) struct Terminal {
@@ -58,10 +59,11 @@ impl Terminal {
         }
     }
 
-    /// Room for a question: a line of its own, or the whole screen if the agent fills it.
+    /// Room for a question: a line of its own and everything below it, or the whole screen if the agent fills it. What
+    /// the agent drew must not stand beside the question's words.
     pub(super) fn open_question(&self) -> io::Result<()> {
         self.restore()?;
-        let start: &[u8] = if self.full_screen { b"\x1b[2J\x1b[H" } else { b"\r\n" };
+        let start: &[u8] = if self.full_screen { b"\x1b[2J\x1b[H" } else { b"\r\n\x1b[J" };
         io::stdout().write_all(PLAIN)?;
         io::stdout().write_all(start)?;
         io::stdout().flush()
