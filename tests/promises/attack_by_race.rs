@@ -32,7 +32,8 @@ fn won(ground: &Ground) -> Vec<Marker> {
 #[track_caller]
 fn is_lost(ground: &Ground, command: &[OsString], rounds: u32) {
     judged(ground);
-    let finished = ground.start(command).finish_within(Duration::from_secs(240)).assert_code(0);
+    let limit = Duration::from_secs(240) + Duration::from_millis(100) * rounds;
+    let finished = ground.start(command).finish_within(limit).assert_code(0);
     assert!(finished.stdout().contains(&format!("rounds {rounds} ")), "{}", finished.stdout());
     let won = won(ground);
     assert!(won.is_empty(), "{won:#?}");

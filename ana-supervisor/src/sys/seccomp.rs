@@ -9,14 +9,36 @@ use super::check;
 /// A classic BPF program that answers every system call with "go on" or with an errno.
 #[derive(Clone, Debug)]
 pub struct Filter {
+    pub native: Table,
+    /// For 32-bit (i386) system calls; `None`: they do not exist (ENOSYS).
+    pub i386: Option<Table>,
+}
+
+/// What is refused of one system call table.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
     /// Refused by number, with this errno.
     pub refuse: Vec<(libc::c_long, i32)>,
     /// Refused, with this errno, when none of these arguments (by position) is zero.
     pub refuse_unless_zero: Vec<(libc::c_long, &'static [u32], i32)>,
-    /// The only address families that socket(2) and socketpair(2) may be asked for (else EAFNOSUPPORT).
+    /// Refused, with this errno, when an argument has a flag, unless it has another one with it.
+    pub refuse_flags: Vec<Flags>,
+    /// The calls that make sockets, and the only address families they may be asked for (else EAFNOSUPPORT).
+    pub socket_calls: Vec<libc::c_long>,
     pub families: Vec<i32>,
-    /// Whether 32-bit (i386) system calls pass, unchecked.
-    pub i386: bool,
+}
+
+/// A flag of a system call that is refused. Only the argument's lower half is looked at: the kernel does the same where
+/// this is used.
+#[derive(Clone, Copy, Debug)]
+pub struct Flags {
+    pub call: libc::c_long,
+    /// The argument's position.
+    pub argument: u32,
+    pub flag: i32,
+    /// What makes the flag harmless; 0: nothing.
+    pub unless: i32,
+    pub errno: i32,
 }
 
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
@@ -32,6 +54,8 @@ const LOAD: u16 = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
 const RETURN: u16 = code(libc::BPF_RET | libc::BPF_K);
 const IF_EQUAL: u16 = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
 const IF_AT_LEAST: u16 = code(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K);
+const IF_ANY_BIT: u16 = code(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K);
+const JUMP: u16 = code(libc::BPF_JMP | libc::BPF_JA);
 
 /// The opcodes have sixteen bits; libc gives them thirty-two.
 const fn code(code: u32) -> u16 {
@@ -54,51 +78,23 @@ fn errno(error: i32) -> sock_filter {
 
 impl Filter {
     fn program(&self) -> io::Result<Vec<sock_filter>> {
-        let allow = step(RETURN, libc::SECCOMP_RET_ALLOW);
-        let foreign = if self.i386 { allow } else { errno(libc::ENOSYS) };
-        let mut program = vec![
-            step(LOAD, ARCHITECTURE),
-            unless(IF_EQUAL, AUDIT_ARCH_I386, 1),
-            foreign,
+        let mut native = vec![
             sock_filter { code: IF_EQUAL, jt: 1, jf: 0, k: AUDIT_ARCH_X86_64 },
             errno(libc::ENOSYS),
             step(LOAD, NUMBER),
             unless(IF_AT_LEAST, X32, 1),
             errno(libc::ENOSYS),
         ];
-        for &(call, error) in &self.refuse {
-            let number = u32::try_from(call).map_err(io::Error::other)?;
-            program.extend([unless(IF_EQUAL, number, 1), errno(error)]);
-        }
-        for &(call, arguments, error) in &self.refuse_unless_zero {
-            let number = u32::try_from(call).map_err(io::Error::other)?;
-            // Four steps an argument: both halves of it decide.
-            let length = u8::try_from(arguments.len() * 4 + 1).map_err(io::Error::other)?;
-            program.push(unless(IF_EQUAL, number, length + 1));
-            for (before, argument) in (0u8..).zip(arguments) {
-                let to_end = length - before * 4 - 3;
-                let low = FIRST_ARGUMENT + argument * 8;
-                program.extend([
-                    step(LOAD, low),
-                    sock_filter { code: IF_EQUAL, jt: 0, jf: 2, k: 0 },
-                    step(LOAD, low + 4),
-                    sock_filter { code: IF_EQUAL, jt: to_end - 1, jf: 0, k: 0 },
-                ]);
-            }
-            program.extend([errno(error), step(LOAD, NUMBER)]);
-        }
-        let families = u8::try_from(self.families.len()).map_err(io::Error::other)?;
-        for call in [libc::SYS_socket, libc::SYS_socketpair] {
-            let number = u32::try_from(call).map_err(io::Error::other)?;
-            // Load, one comparison a family, the refusal, the permission.
-            program.extend([unless(IF_EQUAL, number, families + 3), step(LOAD, FIRST_ARGUMENT)]);
-            for (index, &family) in (0u8..).zip(&self.families) {
-                let to_allow = families - index;
-                program.push(sock_filter { code: IF_EQUAL, jt: to_allow, jf: 0, k: family.unsigned_abs() });
-            }
-            program.extend([errno(libc::EAFNOSUPPORT), allow]);
-        }
-        program.push(allow);
+        native.extend(self.native.steps()?);
+        let i386 = match &self.i386 {
+            Some(table) => [vec![step(LOAD, NUMBER)], table.steps()?].concat(),
+            None => vec![errno(libc::ENOSYS)],
+        };
+        let over_native = u32::try_from(native.len()).map_err(io::Error::other)?;
+        let mut program =
+            vec![step(LOAD, ARCHITECTURE), unless(IF_EQUAL, AUDIT_ARCH_I386, 1), step(JUMP, over_native)];
+        program.extend(native);
+        program.extend(i386);
         Ok(program)
     }
 
@@ -114,6 +110,59 @@ impl Filter {
         };
         check(done).map(drop)
     }
+}
+
+impl Table {
+    /// Starts with the call's number loaded, and ends with an answer.
+    fn steps(&self) -> io::Result<Vec<sock_filter>> {
+        let allow = step(RETURN, libc::SECCOMP_RET_ALLOW);
+        let mut steps = Vec::new();
+        for &(call, error) in &self.refuse {
+            steps.extend([unless(IF_EQUAL, number(call)?, 1), errno(error)]);
+        }
+        for &(call, arguments, error) in &self.refuse_unless_zero {
+            // Four steps an argument: both halves of it decide.
+            let length = u8::try_from(arguments.len() * 4 + 1).map_err(io::Error::other)?;
+            steps.push(unless(IF_EQUAL, number(call)?, length + 1));
+            for (before, argument) in (0u8..).zip(arguments) {
+                let to_end = length - before * 4 - 3;
+                let low = FIRST_ARGUMENT + argument * 8;
+                steps.extend([
+                    step(LOAD, low),
+                    sock_filter { code: IF_EQUAL, jt: 0, jf: 2, k: 0 },
+                    step(LOAD, low + 4),
+                    sock_filter { code: IF_EQUAL, jt: to_end - 1, jf: 0, k: 0 },
+                ]);
+            }
+            steps.extend([errno(error), step(LOAD, NUMBER)]);
+        }
+        for flags in &self.refuse_flags {
+            steps.extend([
+                unless(IF_EQUAL, number(flags.call)?, 5),
+                step(LOAD, FIRST_ARGUMENT + flags.argument * 8),
+                sock_filter { code: IF_ANY_BIT, jt: 0, jf: 2, k: flags.flag.cast_unsigned() },
+                sock_filter { code: IF_ANY_BIT, jt: 1, jf: 0, k: flags.unless.cast_unsigned() },
+                errno(flags.errno),
+                step(LOAD, NUMBER),
+            ]);
+        }
+        let families = u8::try_from(self.families.len()).map_err(io::Error::other)?;
+        for &call in &self.socket_calls {
+            // Load, one comparison a family, the refusal, the permission.
+            steps.extend([unless(IF_EQUAL, number(call)?, families + 3), step(LOAD, FIRST_ARGUMENT)]);
+            for (index, &family) in (0u8..).zip(&self.families) {
+                let to_allow = families - index;
+                steps.push(sock_filter { code: IF_EQUAL, jt: to_allow, jf: 0, k: family.unsigned_abs() });
+            }
+            steps.extend([errno(libc::EAFNOSUPPORT), allow]);
+        }
+        steps.push(allow);
+        Ok(steps)
+    }
+}
+
+fn number(call: libc::c_long) -> io::Result<u32> {
+    u32::try_from(call).map_err(io::Error::other)
 }
 
 #[cfg(test)]
@@ -139,6 +188,8 @@ mod tests {
                 }
                 IF_EQUAL => at += jump(loaded == step.k),
                 IF_AT_LEAST => at += jump(loaded >= step.k),
+                IF_ANY_BIT => at += jump(loaded & step.k != 0),
+                JUMP => at += step.k as usize,
                 RETURN => return step.k,
                 other => panic!("unknown instruction {other}"),
             }
@@ -148,12 +199,21 @@ mod tests {
     #[test]
     #[allow(clippy::cast_possible_truncation, reason = "system call numbers are small")]
     fn each_rule_answers_its_own_calls_and_no_others() {
-        let filter = Filter {
+        let clone = Flags {
+            call: libc::SYS_clone,
+            argument: 0,
+            flag: libc::CLONE_FS,
+            unless: libc::CLONE_THREAD,
+            errno: libc::EPERM,
+        };
+        let native = Table {
             refuse: vec![(libc::SYS_ptrace, libc::EPERM), (libc::SYS_io_uring_setup, libc::ENOSYS)],
             refuse_unless_zero: vec![(libc::SYS_prlimit64, &[0, 2], libc::EPERM)],
+            refuse_flags: vec![clone],
+            socket_calls: vec![libc::SYS_socket, libc::SYS_socketpair],
             families: vec![libc::AF_UNIX, libc::AF_INET, libc::AF_INET6],
-            i386: false,
         };
+        let filter = Filter { native, i386: None };
         let refused = |error: i32| libc::SECCOMP_RET_ERRNO | error.unsigned_abs();
         let native = |number: libc::c_long, argument: i32| {
             run(&filter, AUDIT_ARCH_X86_64, number as u32, [u64::from(argument.unsigned_abs()), 0, 0])
@@ -165,7 +225,7 @@ mod tests {
         }
         for call in [libc::SYS_socket, libc::SYS_socketpair] {
             for family in 0..50 {
-                let expected = match filter.families.contains(&family) {
+                let expected = match filter.native.families.contains(&family) {
                     true => libc::SECCOMP_RET_ALLOW,
                     false => refused(libc::EAFNOSUPPORT),
                 };
@@ -183,9 +243,20 @@ mod tests {
         assert_eq!(run(&filter, AUDIT_ARCH_X86_64, X32 | 59, [0; 3]), refused(libc::ENOSYS));
         assert_eq!(run(&filter, AUDIT_ARCH_I386, 11, [0; 3]), refused(libc::ENOSYS));
         assert_eq!(run(&filter, 0x1234, 0, [0; 3]), refused(libc::ENOSYS));
-        assert_eq!(
-            run(&Filter { i386: true, ..filter }, AUDIT_ARCH_I386, 11, [0; 3]),
-            libc::SECCOMP_RET_ALLOW
-        );
+        for (flags, expected) in [
+            (libc::SIGCHLD, libc::SECCOMP_RET_ALLOW),
+            (libc::CLONE_VM | libc::CLONE_VFORK, libc::SECCOMP_RET_ALLOW),
+            (libc::CLONE_FS | libc::CLONE_THREAD, libc::SECCOMP_RET_ALLOW),
+            (libc::CLONE_FS | libc::SIGCHLD, refused(libc::EPERM)),
+        ] {
+            assert_eq!(native(libc::SYS_clone, flags), expected, "{flags:#x}");
+        }
+        let i386 = Table { refuse: vec![(26, libc::EPERM)], ..Table::default() };
+        let both = Filter { i386: Some(i386), ..filter };
+        assert_eq!(run(&both, AUDIT_ARCH_I386, 11, [0; 3]), libc::SECCOMP_RET_ALLOW);
+        assert_eq!(run(&both, AUDIT_ARCH_I386, 26, [0; 3]), refused(libc::EPERM));
+        assert_eq!(run(&both, AUDIT_ARCH_X86_64, 26, [0; 3]), libc::SECCOMP_RET_ALLOW);
+        assert_eq!(run(&both, AUDIT_ARCH_X86_64, X32 | 59, [0; 3]), refused(libc::ENOSYS));
+        assert_eq!(run(&both, 0x1234, 0, [0; 3]), refused(libc::ENOSYS));
     }
 }
