@@ -1,5 +1,5 @@
 //! Executes the protected program through other system call tables: i386's execve by `int 0x80`, and x32's.
-//! Arguments: the program, `i386` or `x32`.
+//! Arguments: the program; `i386`, `x32`, or `i386-calls`: what the base filter refuses, tried through i386's table.
 #![allow(unsafe_code, reason = "a raw system call of another ABI is the attack")]
 
 use std::{arch::asm, ffi::CString, num::NonZeroUsize};
@@ -17,6 +17,7 @@ const X32_EXECVE: i64 = 0x4000_0000 + 520;
 fn main() {
     match argument(2).to_str() {
         Some("i386") => drop(tell("i386-execve", i386())),
+        Some("i386-calls") => i386_calls(),
         Some("x32") => drop(tell("x32-execve", x32())),
         _ => say("attempt abi: no such table"),
     }
@@ -57,6 +58,52 @@ fn i386() -> Result<(), Errno> {
         );
     }
     Err(Errno::from_raw(-result))
+}
+
+/// Every call is made so that it does nothing, or fails with another errno, where it is not refused.
+fn i386_calls() {
+    const PAST_THE_END: u32 = u32::MAX;
+    let calls: [(&str, i32, [u32; 5]); 10] = [
+        ("ptrace", 26, [0; 5]),
+        ("vm-readv", 347, [std::process::id(), 0, 0, 0, 0]),
+        ("vm-writev", 348, [std::process::id(), 0, 0, 0, 0]),
+        ("pidfd-getfd", 438, [PAST_THE_END, 0, 0, 0, 0]),
+        ("io-uring", 425, [1, 0, 0, 0, 0]),
+        ("clone-fs", 120, [(libc::CLONE_FS | libc::SIGCHLD).cast_unsigned(), 0, 0, 0, 0]),
+        ("listener", 354, [1, 8, 0, 0, 0]),
+        ("clone3", 435, [0; 5]),
+        ("socketcall", 102, [0; 5]),
+        ("socket-alg", 359, [38, 5, 0, 0, 0]),
+    ];
+    for (name, number, arguments) in calls {
+        let result = i386_call(number, arguments);
+        if name == "clone-fs" && result == 0 {
+            // The child: it has nothing to do.
+            std::process::exit(0);
+        }
+        tell(name, if result < 0 { Err(Errno::from_raw(-result)) } else { Ok(()) });
+    }
+}
+
+fn i386_call(number: i32, [first, second, third, fourth, fifth]: [u32; 5]) -> i32 {
+    let result: i32;
+    // SAFETY: the arguments are numbers, or pointers that the kernel checks; rbx, which the compiler keeps for itself,
+    // is put back.
+    unsafe {
+        asm!(
+            "xchg rbx, {first}",
+            "int 0x80",
+            "xchg rbx, {first}",
+            first = inout(reg) u64::from(first) => _,
+            inlateout("eax") number => result,
+            in("ecx") second,
+            in("edx") third,
+            in("esi") fourth,
+            in("edi") fifth,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+        );
+    }
+    result
 }
 
 /// Memory below 4 GiB that is handed out from the start.
