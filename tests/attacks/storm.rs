@@ -2,16 +2,21 @@
 //! how many processes.
 #![allow(unsafe_code, reason = "fork")]
 
+use std::time::Duration;
+
 use ana_tests::attempt::{argument, c_environment, c_path, say, tell};
 use nix::{
     sys::wait::waitpid,
-    unistd::{ForkResult, execve, fork},
+    unistd::{ForkResult, alarm, execve, fork, pipe, read},
 };
 
 fn main() {
     let (path, environment) = (c_path(&argument(1)), c_environment());
     let many: usize = argument(2).to_str().and_then(|text| text.parse().ok()).unwrap_or(3000);
     let mut made = 0;
+    // They all begin when the last one is there.
+    let Some((wait, begin)) = tell("pipe", pipe()) else { return };
+    let mut begin = Some(begin);
     for index in 0..many {
         // SAFETY: this process has one thread, so the child may do whatever it likes.
         match unsafe { fork() } {
@@ -19,13 +24,19 @@ fn main() {
                 // The rest of the machine comes first.
                 // SAFETY: nice takes and gives numbers only.
                 unsafe { libc::nice(19) };
+                drop(begin.take());
+                let Ok(_all_there) = read(&wait, &mut [0]) else { std::process::exit(1) };
+                // Whatever becomes of the test, the machine has its peace again.
+                alarm::set(120);
                 let mut turn = index;
                 loop {
                     turn += 1;
+                    // Thousands that fork all the time would leave a small machine nothing: each pauses between two.
+                    std::thread::sleep(Duration::from_secs(5));
                     // SAFETY: as above.
                     match unsafe { fork() } {
                         Ok(ForkResult::Child) => {
-                            if turn.is_multiple_of(many) {
+                            if turn.is_multiple_of(100) {
                                 // Refused: what counts is that there are many of them.
                                 let Err(_refused) = execve(&path, &[c"deploy", c"attack"], &environment);
                             }
@@ -46,6 +57,7 @@ fn main() {
             }
         }
     }
+    drop(begin);
     say(&format!("storm {made}"));
     loop {
         nix::unistd::pause();
