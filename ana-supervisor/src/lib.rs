@@ -26,3 +26,8 @@ pub mod supervisor;
 
 // The people's side.
 pub mod cli;
+
+// Only for those who attack the parsers with random bytes.
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;

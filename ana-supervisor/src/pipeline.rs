@@ -15,7 +15,7 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    approval::{Decided, Desk, Judged},
+    approval::{Decided, Desk, Judged, Likeness},
     evidence::{Entry, Event, Recorded, Store},
     gate::{
         exec::{Arrival, ExecGate, GateError, Held, Subject, Ticket, answerer::Blocked},
@@ -254,9 +254,17 @@ impl Pipeline {
             verdict.action = Action::Deny;
             verdict.because =
                 format!("it is too large to be shown or recorded: {size} bytes, the limit is {limit}");
-            return Ok(Judged { operation: Arc::new(shortened(operation)), verdict });
+            return Ok(Judged { operation: Arc::new(shortened(operation)), verdict, alike: None });
         }
-        Ok(Judged { operation: Arc::new(operation), verdict })
+        let alike = match verdict.action {
+            // Salted alike for the whole session, or no two environments would be the same.
+            Action::Approve => {
+                let kind = Kind::Exec(Box::new(subject.exec(&self.session.id, &baseline)));
+                Likeness::of(&verdict.rule, &kind)
+            }
+            Action::Allow | Action::Deny => None,
+        };
+        Ok(Judged { operation: Arc::new(operation), verdict, alike })
     }
 
     /// The strictest verdict on the protected files of this exec: a script may come with a protected interpreter.
@@ -288,7 +296,7 @@ impl Pipeline {
         };
         let deadline = sys::boottime::after(judged.verdict.timeout)?;
         let id = judged.operation.id.clone();
-        let mut answer = match self.desk.ask(judged, deadline) {
+        let mut answer = match self.desk.ask(judged, now(), deadline) {
             Ok(answer) => answer,
             Err(full) => return Ok(full),
         };

@@ -324,7 +324,7 @@ fn pending(client: &mut Client) -> String {
         client.send(&Request::Pending).expect("sent");
         loop {
             let reply = client.receive().expect("a reply");
-            if let Reply::Pending(operation) = reply {
+            if let Reply::Pending { operation, .. } = reply {
                 found = Some(operation.id);
             } else if let Reply::End = reply {
                 break;

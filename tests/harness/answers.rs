@@ -25,6 +25,8 @@ pub struct Question {
     pub summary: String,
     pub created_at: String,
     pub expires_at: String,
+    /// How many operations like this one wait, itself included.
+    pub count: usize,
     pub operation: Value,
 }
 

@@ -321,6 +321,10 @@ fn a_second_passkey_needs_the_first() {
     };
     let alone = enroll(&[]);
     assert!(!alone.status.success(), "a second passkey was enrolled without the first: {alone:?}");
+    let stranger = foreign_key(&ground, &[]);
+    let with_stranger = enroll(&["--with", path_str(&stranger)]);
+    assert!(!with_stranger.status.success(), "a stranger's key enrolled another: {with_stranger:?}");
+    assert_eq!(ground.records_of("enrolment").len(), 1);
     let with = enroll(&["--with", path_str(&first)]);
     assert!(with.status.success(), "{}", String::from_utf8_lossy(&with.stderr));
     assert_eq!(ground.records_of("enrolment").len(), 2);

@@ -7,8 +7,10 @@ mod bpf_toolchain;
 mod code;
 mod commands;
 mod demo;
+mod fuzz;
 mod installed;
 mod lint;
+mod mutants;
 mod packages;
 mod run;
 mod state;
@@ -35,6 +37,8 @@ enum Task {
     Lint(lint::Args),
     Bench(bench::Args),
     Bpf(bpf::Args),
+    Fuzz(fuzz::Args),
+    Mutants(mutants::Args),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +48,8 @@ fn main() -> ExitCode {
         Task::Lint(args) => lint::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Bpf(args) => bpf::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Fuzz(args) => fuzz::run(&args),
+        Task::Mutants(args) => mutants::run(&args),
     };
     match result {
         Ok(code) => code,

@@ -141,8 +141,9 @@ async fn answer(
     let refused = |why: String| Reply::Refused { why };
     let reply = match request {
         Request::Pending => {
-            for operation in desk.pending() {
-                frame::send(stream, &Reply::Pending(Box::new((*operation).clone())), &[]).await?;
+            for waiting in desk.pending() {
+                let (operation, more) = (Box::new((*waiting.operation).clone()), waiting.more);
+                frame::send(stream, &Reply::Pending { operation, more }, &[]).await?;
             }
             Reply::End
         }
@@ -166,7 +167,7 @@ async fn answer(
         },
         Request::Describe => {
             let mut info = context.info.borrow().clone();
-            info.pending = desk.pending().len();
+            info.pending = desk.waiting();
             Reply::Session(info)
         }
         Request::Kill => {

@@ -50,14 +50,16 @@ pub enum Reply {
     Exited { status: i32 },
     /// The session was ended, and why.
     Ended { why: String },
-    /// One operation that waits.
-    Pending(Box<Operation>),
+    /// One question, and how many more operations like it wait.
+    Pending { operation: Box<Operation>, more: usize },
     /// No more of them.
     End,
     /// What waits has changed.
     Changed,
     /// An operation to be asked about. With it may come the remembered software passkey, open for reading.
     Question { options: Box<Options>, key: bool },
+    /// So many operations like the one in question wait, too.
+    Alike { id: String, more: usize },
     /// A question is over: answered elsewhere, expired, or its process has ended.
     Withdrawn { id: String },
     /// A description of the session.

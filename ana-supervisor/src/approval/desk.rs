@@ -2,10 +2,12 @@
 //!
 //! The gate asks and waits for its answer; clients show, sign and deny; time expires. Each question gets exactly
 //! one [`Decided`], and if the desk is gone, none: the waiting side then reads a closed channel, which is a denial.
+//! Operations that are alike are shown as one question, the oldest of them: an assertion frees that one and no other,
+//! a denial is for all of them. Denials in a row close the desk for a while ([`super::backoff`]).
 //! Deadlines and `now_ns` are nanoseconds of CLOCK_BOOTTIME.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -14,9 +16,10 @@ use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Decided, Judged, Reason, Verified,
+    Decided, Judged, Likeness, Reason, Verified,
     assertion::{self, Assertion, AssertionError, Expected},
     authenticator::{Offer, Options},
+    backoff::Backoff,
     counters::{Counters, InMemory},
     passkeys::{Kind, Passkey, Passkeys},
     state::{Approval, Input, InputError},
@@ -77,14 +80,30 @@ pub struct Desk {
 struct Inner {
     passkeys: Passkeys,
     counters: Box<dyn Counters>,
-    /// By id: ULIDs, so the oldest is first.
     holds: BTreeMap<String, Hold>,
     decided: VecDeque<(String, Remembered)>,
+    /// How many were asked: the number of the next one.
+    asked: u64,
+    backoff: Backoff,
+}
+
+/// A question, and the operations like it that wait behind it.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// The oldest of them: what is shown and signed.
+    pub operation: Arc<Operation>,
+    /// How many more there are.
+    pub more: usize,
 }
 
 struct Hold {
     approval: Approval,
     answer: oneshot::Sender<Decided>,
+    alike: Option<Likeness>,
+    /// The order of the questions. Ids do not tell within a millisecond.
+    number: u64,
+    /// CLOCK_BOOTTIME, nanoseconds.
+    asked_ns: u64,
 }
 
 #[derive(Clone)]
@@ -101,6 +120,8 @@ impl Desk {
             counters: Box::new(InMemory),
             holds: BTreeMap::new(),
             decided: VecDeque::new(),
+            asked: 0,
+            backoff: Backoff::default(),
         };
         Self { max_holds, allow_software_passkey, inner: Mutex::new(inner), changes: watch::Sender::new(0) }
     }
@@ -115,8 +136,14 @@ impl Desk {
     /// Puts a question. The receiver gets its one answer; a closed channel means denied.
     ///
     /// # Errors
-    /// The answer, when there is nothing to wait for: the policy decides alone, too many wait, it is over already.
-    pub fn ask(&self, judged: Judged, deadline_ns: u64) -> Result<oneshot::Receiver<Decided>, Decided> {
+    /// The answer, when there is nothing to wait for: the policy decides alone, too many wait, a person has just said no
+    /// again and again, it is over already.
+    pub fn ask(
+        &self,
+        judged: Judged,
+        now_ns: u64,
+        deadline_ns: u64,
+    ) -> Result<oneshot::Receiver<Decided>, Decided> {
         let judged = match judged.verdict.action {
             Action::Approve => judged,
             Action::Allow | Action::Deny => match Decided::by_rule(judged) {
@@ -130,6 +157,10 @@ impl Desk {
         };
         let id = judged.operation.id.clone();
         let mut inner = self.lock();
+        if let Some(closed) = inner.backoff.closed(now_ns) {
+            let seconds = closed.left_ns.div_ceil(1_000_000_000);
+            return Err(Decided::new(judged, Reason::BackedOff { denials: closed.denials, seconds }));
+        }
         if inner.holds.len() >= self.max_holds {
             return Err(Decided::new(judged, Reason::QueueFull { limit: self.max_holds }));
         }
@@ -137,15 +168,37 @@ impl Desk {
             return Err(Decided::refused(judged, "ana", "its id was used before"));
         }
         let (answer, receiver) = oneshot::channel();
-        inner.holds.insert(id, Hold { approval: Approval::ask(judged, challenge, deadline_ns), answer });
+        let (alike, number) = (judged.alike, inner.asked);
+        inner.asked += 1;
+        let approval = Approval::ask(judged, challenge, deadline_ns);
+        inner.holds.insert(id, Hold { approval, answer, alike, number, asked_ns: now_ns });
         drop(inner);
         self.changed_now();
         Ok(receiver)
     }
 
-    /// What waits, the oldest first.
-    pub fn pending(&self) -> Vec<Arc<Operation>> {
-        self.lock().holds.values().map(|hold| Arc::clone(hold.approval.operation())).collect()
+    /// The questions, the oldest first.
+    pub fn pending(&self) -> Vec<Waiting> {
+        let inner = self.lock();
+        let mut holds: Vec<&Hold> = inner.holds.values().collect();
+        holds.sort_by_key(|hold| hold.number);
+        let (mut waiting, mut places) = (Vec::<Waiting>::new(), HashMap::new());
+        for hold in holds {
+            let place = hold.alike.map(|alike| *places.entry(alike).or_insert(waiting.len()));
+            match place.and_then(|place| waiting.get_mut(place)) {
+                Some(first) => first.more += 1,
+                None => {
+                    let operation = Arc::clone(hold.approval.operation());
+                    waiting.push(Waiting { operation, more: 0 });
+                }
+            }
+        }
+        waiting
+    }
+
+    /// How many operations wait.
+    pub fn waiting(&self) -> usize {
+        self.lock().holds.len()
     }
 
     /// Hands out what a client needs to render the question and to sign it.
@@ -193,16 +246,28 @@ impl Desk {
             }
             inner.count(&verified);
         }
-        self.step(&mut inner, id, Input::Settle, now_ns)
+        self.step(&mut inner, id, Input::Settle, now_ns)?;
+        inner.backoff.approved();
+        Ok(())
     }
 
-    /// Refuses, in the name of `by`.
+    /// A person refuses, in the name of `by`: this operation and all that are like it.
     ///
     /// # Errors
     /// It does not wait any more.
     pub fn deny(&self, id: &str, by: &str, reason: &str, now_ns: u64) -> Result<(), DeskError> {
-        let input = Input::Deny { by: by.to_owned(), reason: reason.to_owned() };
-        self.step(&mut self.lock(), id, input, now_ns)
+        let input = || Input::Deny { by: by.to_owned(), reason: reason.to_owned() };
+        let mut inner = self.lock();
+        let denied = inner.holds.get(id).map(|hold| (hold.asked_ns, hold.alike));
+        self.step(&mut inner, id, input(), now_ns)?;
+        if let Some((asked_ns, alike)) = denied {
+            inner.backoff.denied(asked_ns, now_ns);
+            for other in inner.like(alike) {
+                // One that has just expired is denied as well.
+                self.step(&mut inner, &other, input(), now_ns).ok();
+            }
+        }
+        Ok(())
     }
 
     /// The process that asked is gone; false when the question was decided before.
@@ -267,7 +332,7 @@ impl Desk {
 
     /// Feeds one question; sends its answer when that decided it.
     fn step(&self, inner: &mut Inner, id: &str, input: Input, now_ns: u64) -> Result<(), DeskError> {
-        let Some(Hold { approval, answer }) = inner.holds.remove(id) else {
+        let Some(Hold { approval, answer, alike, number, asked_ns }) = inner.holds.remove(id) else {
             return Err(match inner.remembered(id) {
                 Some(Remembered::Expired) => DeskError::Expired { id: id.to_owned() },
                 Some(Remembered::Decided(how)) => DeskError::AlreadyDecided { id: id.to_owned(), how },
@@ -285,7 +350,8 @@ impl Desk {
                 timed_out
             }
             waiting @ (Approval::Asked(_) | Approval::Shown(_) | Approval::Signed(..)) => {
-                inner.holds.insert(id.to_owned(), Hold { approval: waiting, answer });
+                let hold = Hold { approval: waiting, answer, alike, number, asked_ns };
+                inner.holds.insert(id.to_owned(), hold);
                 false
             }
         };
@@ -311,6 +377,12 @@ impl Inner {
         self.passkeys.passkeys.iter().filter(|passkey| accepted(passkey, allow_software_passkey)).collect()
     }
 
+    /// The ids of all that are alike.
+    fn like(&self, alike: Option<Likeness>) -> Vec<String> {
+        let same = self.holds.iter().filter(|(_, hold)| alike.is_some() && hold.alike == alike);
+        same.map(|(id, _)| id.clone()).collect()
+    }
+
     fn count(&mut self, verified: &Verified) {
         let id = &verified.assertion().credential_id;
         if let Some(passkey) = self.passkeys.passkeys.iter_mut().find(|passkey| passkey.credential_id == *id)
@@ -333,7 +405,8 @@ impl Inner {
             | Reason::Person { .. }
             | Reason::Refused { .. }
             | Reason::ProcessEnded
-            | Reason::QueueFull { .. }) => Remembered::Decided(reason.to_string()),
+            | Reason::QueueFull { .. }
+            | Reason::BackedOff { .. }) => Remembered::Decided(reason.to_string()),
         };
         self.decided.push_back((id.to_owned(), how));
     }
@@ -384,6 +457,12 @@ fn refusal(error: InputError, id: &str) -> DeskError {
     }
 }
 
+#[cfg(test)]
+#[path = "desk_fold_tests.rs"]
+mod fold_tests;
+#[cfg(test)]
+#[path = "desk_props_tests.rs"]
+mod props_tests;
 #[cfg(test)]
 #[path = "desk_tests.rs"]
 mod tests;

@@ -17,10 +17,10 @@ fn a_person_approves() {
     let token = Token::new("key");
     let desk = desk(vec![token.passkey.clone()]);
     let mut changed = desk.changed();
-    let mut answer = desk.ask(judged("A"), DEADLINE).unwrap();
+    let mut answer = desk.ask(judged("A"), 0, DEADLINE).unwrap();
     assert!(changed.has_changed().unwrap());
     changed.mark_unchanged();
-    assert_eq!(desk.pending()[0].id, "A");
+    assert_eq!(desk.pending()[0].operation.id, "A");
     assert_eq!(desk.next_deadline(), Some(DEADLINE));
     let options = desk.show("A", SECOND).unwrap();
     assert_eq!((options.rp_id.as_str(), options.offered.len()), (RP_ID, 1));
@@ -41,7 +41,7 @@ fn a_person_approves() {
 fn rules_are_not_asked_about() {
     let desk = desk(vec![]);
     for (action, approved) in [(Action::Allow, true), (Action::Deny, false)] {
-        let decided = desk.ask(judged_as(operation("A"), action), DEADLINE).unwrap_err();
+        let decided = desk.ask(judged_as(operation("A"), action), 0, DEADLINE).unwrap_err();
         assert_eq!(decided.approved(), approved);
         assert!(matches!(decided.reason(), Reason::Rule { .. }));
     }
@@ -52,8 +52,8 @@ fn rules_are_not_asked_about() {
 fn unanswered_is_denied() {
     let token = Token::new("key");
     let desk = desk(vec![token.passkey.clone()]);
-    let mut early = desk.ask(judged("A"), DEADLINE).unwrap();
-    let mut late = desk.ask(judged("B"), 2 * DEADLINE).unwrap();
+    let mut early = desk.ask(judged("A"), 0, DEADLINE).unwrap();
+    let mut late = desk.ask(judged("B"), 0, 2 * DEADLINE).unwrap();
     desk.show("A", 0).unwrap();
     desk.expire(DEADLINE - 1);
     assert!(early.try_recv().is_err());
@@ -70,14 +70,14 @@ fn unanswered_is_denied() {
 fn too_late_is_too_late_even_before_the_clock_was_looked_at() {
     let token = Token::new("key");
     let desk = desk(vec![token.passkey.clone()]);
-    let mut answer = desk.ask(judged("A"), DEADLINE).unwrap();
+    let mut answer = desk.ask(judged("A"), 0, DEADLINE).unwrap();
     desk.show("A", 0).unwrap();
     assert!(matches!(desk.sign("A", &sign_for(&token, "A"), DEADLINE), Err(DeskError::Expired { .. })));
     assert!(!answer.try_recv().unwrap().approved());
-    let mut answer = desk.ask(judged("B"), DEADLINE).unwrap();
+    let mut answer = desk.ask(judged("B"), 0, DEADLINE).unwrap();
     assert!(matches!(desk.show("B", DEADLINE), Err(DeskError::Expired { .. })));
     assert!(!answer.try_recv().unwrap().approved());
-    let mut answer = desk.ask(judged("C"), DEADLINE).unwrap();
+    let mut answer = desk.ask(judged("C"), 0, DEADLINE).unwrap();
     assert!(matches!(desk.deny("C", "bob", "", DEADLINE), Err(DeskError::Expired { .. })));
     assert!(matches!(answer.try_recv().unwrap().reason(), Reason::TimedOut { .. }));
 }
@@ -86,8 +86,8 @@ fn too_late_is_too_late_even_before_the_clock_was_looked_at() {
 fn an_assertion_for_another_operation_is_refused() {
     let token = Token::new("key");
     let desk = desk(vec![token.passkey.clone()]);
-    let mut first = desk.ask(judged("A"), DEADLINE).unwrap();
-    let mut second = desk.ask(judged("B"), DEADLINE).unwrap();
+    let mut first = desk.ask(judged("A"), 0, DEADLINE).unwrap();
+    let mut second = desk.ask(judged("B"), 0, DEADLINE).unwrap();
     for id in ["A", "B"] {
         desk.show(id, 0).unwrap();
     }
@@ -110,7 +110,7 @@ fn an_assertion_for_another_operation_is_refused() {
 fn a_wrong_assertion_leaves_the_question_open() {
     let (token, stranger) = (Token::new("key"), Token::new("stranger"));
     let desk = desk(vec![token.passkey.clone()]);
-    let mut answer = desk.ask(judged("A"), DEADLINE).unwrap();
+    let mut answer = desk.ask(judged("A"), 0, DEADLINE).unwrap();
     assert!(matches!(desk.sign("A", &sign_for(&token, "A"), 0), Err(DeskError::NotShown { .. })));
     desk.show("A", 0).unwrap();
     let mut forged = sign_for(&stranger, "A");
@@ -131,7 +131,7 @@ fn a_wrong_assertion_leaves_the_question_open() {
 #[test]
 fn a_denial_names_who_and_why() {
     let desk = desk(vec![Token::new("key").passkey]);
-    let mut answer = desk.ask(judged("A"), DEADLINE).unwrap();
+    let mut answer = desk.ask(judged("A"), 0, DEADLINE).unwrap();
     desk.deny("A", "bob", "not today", 0).unwrap();
     let decided = answer.try_recv().unwrap();
     assert!(!decided.approved());
@@ -144,7 +144,7 @@ fn a_denial_names_who_and_why() {
 fn a_dead_process_takes_its_question_along() {
     let token = Token::new("key");
     let desk = desk(vec![token.passkey.clone()]);
-    let mut answer = desk.ask(judged("A"), DEADLINE).unwrap();
+    let mut answer = desk.ask(judged("A"), 0, DEADLINE).unwrap();
     desk.show("A", 0).unwrap();
     assert!(desk.withdraw("A", 0));
     assert!(matches!(answer.try_recv().unwrap().reason(), Reason::ProcessEnded));
@@ -163,22 +163,23 @@ fn an_unknown_id_is_said_to_be_one() {
 #[test]
 fn a_full_desk_denies_and_an_id_is_used_once() {
     let desk = desk(vec![Token::new("key").passkey]);
-    let mut answers: Vec<_> = ["A", "B", "C", "D"].map(|id| desk.ask(judged(id), DEADLINE).unwrap()).into();
-    let full = desk.ask(judged("E"), DEADLINE).unwrap_err();
+    let mut answers: Vec<_> =
+        ["A", "B", "C", "D"].map(|id| desk.ask(judged(id), 0, DEADLINE).unwrap()).into();
+    let full = desk.ask(judged("E"), 0, DEADLINE).unwrap_err();
     assert!(matches!(full.reason(), Reason::QueueFull { limit: 4 }) && !full.approved());
     desk.deny("A", "bob", "", 0).unwrap();
     for id in ["A", "B"] {
-        let used = desk.ask(judged(id), DEADLINE).unwrap_err();
+        let used = desk.ask(judged(id), 0, DEADLINE).unwrap_err();
         assert!(!used.approved(), "{id} was asked twice");
     }
     assert!(answers[1].try_recv().is_err(), "B was disturbed");
-    desk.ask(judged("E"), DEADLINE).unwrap();
+    desk.ask(judged("E"), 0, DEADLINE).unwrap();
 }
 
 #[test]
 fn a_desk_that_is_gone_approves_nothing() {
     let desk = desk(vec![Token::new("key").passkey]);
-    let mut answer = desk.ask(judged("A"), DEADLINE).unwrap();
+    let mut answer = desk.ask(judged("A"), 0, DEADLINE).unwrap();
     drop(desk);
     assert!(matches!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
 }
@@ -188,7 +189,7 @@ fn decided_ids_are_remembered_within_a_bound() {
     let desk = desk(vec![Token::new("key").passkey]);
     for n in 0..DECIDED_MAX + 10 {
         let id = format!("{n:04}");
-        let _answer = desk.ask(judged(&id), DEADLINE).unwrap();
+        let _answer = desk.ask(judged(&id), 0, DEADLINE).unwrap();
         desk.deny(&id, "bob", "", 0).unwrap();
     }
     assert_eq!(desk.lock().decided.len(), DECIDED_MAX);
@@ -202,7 +203,7 @@ fn software_passkeys_need_the_policys_leave() {
     let hard = Token::new("key");
     let assertion = sign_with(&mut software, operation("A").challenge().unwrap(), Verify::Presence);
     let strict = Desk::new(4, list(vec![soft.clone(), hard.passkey.clone()]), false);
-    let mut answer = strict.ask(judged("A"), DEADLINE).unwrap();
+    let mut answer = strict.ask(judged("A"), 0, DEADLINE).unwrap();
     let options = strict.show("A", 0).unwrap();
     assert_eq!(options.offered.iter().map(|offer| offer.name.as_str()).collect::<Vec<_>>(), ["key"]);
     assert!(matches!(strict.sign("A", &assertion, 0), Err(DeskError::SoftwarePasskey { .. })));
@@ -211,14 +212,14 @@ fn software_passkeys_need_the_policys_leave() {
     assert!(answer.try_recv().unwrap().approved());
 
     let only = Desk::new(4, list(vec![soft.clone()]), false);
-    let _answer = only.ask(judged("A"), DEADLINE).unwrap();
+    let _answer = only.ask(judged("A"), 0, DEADLINE).unwrap();
     assert!(matches!(only.show("A", 0), Err(DeskError::OnlySoftwarePasskeys)));
     let none = Desk::new(4, list(vec![]), true);
-    let _answer = none.ask(judged("A"), DEADLINE).unwrap();
+    let _answer = none.ask(judged("A"), 0, DEADLINE).unwrap();
     assert!(matches!(none.show("A", 0), Err(DeskError::NoPasskey)));
 
     let lenient = Desk::new(4, list(vec![soft, hard.passkey.clone()]), true);
-    let mut answer = lenient.ask(judged("A"), DEADLINE).unwrap();
+    let mut answer = lenient.ask(judged("A"), 0, DEADLINE).unwrap();
     assert_eq!(lenient.show("A", 0).unwrap().offered.len(), 2);
     lenient.sign("A", &assertion, 0).unwrap();
     assert!(answer.try_recv().unwrap().approved());
@@ -230,7 +231,7 @@ fn the_stricter_verification_counts() {
     let desk = desk(vec![token.passkey.clone()]);
     let mut judged = judged("A");
     judged.verdict.verify = Verify::Pin;
-    let mut answer = desk.ask(judged, DEADLINE).unwrap();
+    let mut answer = desk.ask(judged, 0, DEADLINE).unwrap();
     assert_eq!(desk.show("A", 0).unwrap().verify, Verify::Pin);
     assert!(matches!(
         desk.sign("A", &sign_for(&token, "A"), 0),
@@ -258,7 +259,7 @@ fn a_counter_grows_from_operation_to_operation() {
     let token = Token::new("key");
     let stored = Arc::new(Mutex::new(Vec::new()));
     let desk = desk(vec![token.passkey.clone()]).with_counters(Box::new(Recorder(Arc::clone(&stored), true)));
-    let answers: Vec<_> = ["A", "B"].map(|id| desk.ask(judged(id), DEADLINE).unwrap()).into();
+    let answers: Vec<_> = ["A", "B"].map(|id| desk.ask(judged(id), 0, DEADLINE).unwrap()).into();
     for id in ["A", "B"] {
         desk.show(id, 0).unwrap();
     }
@@ -282,7 +283,7 @@ fn a_counter_that_cannot_be_stored_denies() {
     let token = Token::new("key");
     let desk = desk(vec![token.passkey.clone()])
         .with_counters(Box::new(Recorder(Arc::new(Mutex::new(Vec::new())), false)));
-    let mut answer = desk.ask(judged("A"), DEADLINE).unwrap();
+    let mut answer = desk.ask(judged("A"), 0, DEADLINE).unwrap();
     desk.show("A", 0).unwrap();
     assert!(matches!(desk.sign("A", &counted(&token, "A", 7), 0), Err(DeskError::Counter { .. })));
     assert!(!answer.try_recv().unwrap().approved());
@@ -293,7 +294,7 @@ fn of_many_answers_at_once_the_first_counts() {
     let token = Token::new("key");
     for round in 0..20 {
         let desk = desk(vec![token.passkey.clone()]);
-        let mut answer = desk.ask(judged("A"), DEADLINE).unwrap();
+        let mut answer = desk.ask(judged("A"), 0, DEADLINE).unwrap();
         desk.show("A", 0).unwrap();
         let assertion = sign_for(&token, "A");
         let start = Barrier::new(4);

@@ -5,8 +5,10 @@
 //! operation's challenge was verified. The [`state`] machine does no IO and reads no clock; the [`desk`] puts
 //! many of them behind one lock. It never writes evidence: that is the next stage's.
 
+mod alike;
 pub mod assertion;
 pub mod authenticator;
+mod backoff;
 mod client_data;
 mod cose;
 pub mod counters;
@@ -29,14 +31,17 @@ use crate::{
     policy::{Action, Verdict},
 };
 
+pub use alike::Likeness;
 pub use assertion::{Assertion, AssertionError, Verified};
-pub use desk::{Desk, DeskError};
+pub use desk::{Desk, DeskError, Waiting};
 
 /// An operation with the policy's verdict on it.
 #[derive(Clone, Debug)]
 pub struct Judged {
     pub operation: Arc<Operation>,
     pub verdict: Verdict,
+    /// Operations with the same likeness that wait at the same time are one question; `None` is like no other.
+    pub alike: Option<Likeness>,
 }
 
 /// An operation that is answered for good. Only this room makes one; the evidence room takes it by value.
@@ -62,6 +67,8 @@ pub enum Reason {
     ProcessEnded,
     /// Too many operations wait already.
     QueueFull { limit: usize },
+    /// A person said no so many times in a row that nothing is asked for so many seconds.
+    BackedOff { denials: u32, seconds: u64 },
 }
 
 impl Decided {
@@ -111,7 +118,8 @@ impl Decided {
             Reason::Refused { .. }
             | Reason::TimedOut { .. }
             | Reason::ProcessEnded
-            | Reason::QueueFull { .. } => false,
+            | Reason::QueueFull { .. }
+            | Reason::BackedOff { .. } => false,
         }
     }
 }
@@ -127,6 +135,9 @@ impl std::fmt::Display for Reason {
             Self::TimedOut { seconds } => write!(f, "timed out after {seconds}s"),
             Self::ProcessEnded => write!(f, "the process that asked has ended"),
             Self::QueueFull { limit } => write!(f, "{limit} operations wait already"),
+            Self::BackedOff { denials, seconds } => {
+                write!(f, "a person denied the last {denials}; asking again is possible in {seconds} s")
+            }
         }
     }
 }

@@ -64,7 +64,7 @@ pub(super) fn judged_as(operation: Operation, action: Action) -> Judged {
         verify: operation.verify,
         needs_argv: true,
     };
-    Judged { operation: Arc::new(operation), verdict }
+    Judged { operation: Arc::new(operation), verdict, alike: None }
 }
 
 /// An ES256 passkey whose every byte a test decides.

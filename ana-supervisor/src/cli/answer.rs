@@ -73,11 +73,13 @@ struct Row {
     summary: String,
     created_at: String,
     expires_at: String,
+    /// How many operations like this one wait, itself included.
+    count: usize,
     operation: Operation,
 }
 
-impl From<Operation> for Row {
-    fn from(operation: Operation) -> Self {
+impl From<(Operation, usize)> for Row {
+    fn from((operation, more): (Operation, usize)) -> Self {
         Self {
             id: operation.id.clone(),
             session: operation.session.clone(),
@@ -88,6 +90,7 @@ impl From<Operation> for Row {
             summary: operation.summary(),
             created_at: operation.issued_at.clone(),
             expires_at: operation.expires_at.clone(),
+            count: more.saturating_add(1),
             operation,
         }
     }
@@ -109,16 +112,16 @@ pub fn pending(args: &Pending, state: Option<&Path>) -> anyhow::Result<ExitCode>
         return Ok(ExitCode::SUCCESS);
     }
     let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING).set_header(["ID", "RULE", "EXPIRES", "COMMAND"]);
+    table.load_style(comfy_table::presets::NOTHING).set_header(["ID", "RULE", "COUNT", "EXPIRES", "COMMAND"]);
     for row in rows {
-        table.add_row([row.id, row.rule, row.expires_at, row.summary]);
+        table.add_row([row.id, row.rule, row.count.to_string(), row.expires_at, row.summary]);
     }
     writeln!(stdout, "{}", table.trim_fmt())?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Everything that waits in all sessions; if nothing does, waits for something.
-fn wait_for_operations(run: &Path, wait: Duration) -> anyhow::Result<Vec<Operation>> {
+fn wait_for_operations(run: &Path, wait: Duration) -> anyhow::Result<Vec<(Operation, usize)>> {
     let end = Instant::now() + wait;
     loop {
         // Watched first, looked at second: a session that starts in between is not missed.
@@ -162,13 +165,13 @@ fn wait_for_operations(run: &Path, wait: Duration) -> anyhow::Result<Vec<Operati
 }
 
 /// Subscribes, then lists.
-fn list(mut client: Client, into: &mut Vec<Operation>) -> Result<Client, ClientError> {
+fn list(mut client: Client, into: &mut Vec<(Operation, usize)>) -> Result<Client, ClientError> {
     client.ask(&Request::Watch)?;
     client.send(&Request::Pending)?;
     loop {
         let reply = client.receive()?;
-        if let Reply::Pending(operation) = reply {
-            into.push(*operation);
+        if let Reply::Pending { operation, more } = reply {
+            into.push((*operation, more));
         } else if let Reply::End = reply {
             return Ok(client);
         } else if !matches!(reply, Reply::Changed) {

@@ -104,6 +104,9 @@ fn reason(reason: &Reason) -> (DecidedBy, Option<AssertionRecord>, Value) {
         Reason::TimedOut { seconds } => {
             (DecidedBy::Timeout, None, json!({ "because": because, "seconds": seconds }))
         }
+        Reason::BackedOff { denials, seconds } => {
+            (DecidedBy::System, None, json!({ "because": because, "denials": denials, "seconds": seconds }))
+        }
         Reason::ProcessEnded | Reason::QueueFull { .. } => {
             (DecidedBy::System, None, json!({ "because": because }))
         }

@@ -10,6 +10,8 @@
 mod chain;
 mod decision;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod human;
 mod journal;
 mod key;

@@ -70,7 +70,7 @@ impl Signer {
         Ok(line)
     }
 
-    fn new(key: &SigningKey) -> Result<Self, SigningKeyError> {
+    pub(super) fn new(key: &SigningKey) -> Result<Self, SigningKeyError> {
         let public = RecordKey::from_es256(*key.verifying_key());
         Ok(Self { key: EncodingKey::from_ec_der(key.to_pkcs8_der()?.as_bytes()), public })
     }

@@ -117,6 +117,19 @@ impl Verification<'_> {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+impl Verification<'_> {
+    /// Verifies one segment that lies in memory.
+    pub(super) fn bytes(&self, segment: &[u8]) -> Result<Report, BadRecord> {
+        let mut run = Run::new(self);
+        match run.segment("000001.jsonl", Lines::new(segment), &|_| {}) {
+            Ok(()) => run.finish(),
+            Err(Failure::Bad(bad)) => Err(bad),
+            Err(Failure::Io(error)) => Err(bad("000001.jsonl", 0, error.to_string())),
+        }
+    }
+}
+
 /// Why a segment did not pass.
 enum Failure {
     Bad(BadRecord),

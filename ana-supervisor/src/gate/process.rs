@@ -102,13 +102,13 @@ fn block(pid: Pid, name: &str) -> io::Result<Vec<u8>> {
 }
 
 /// Each string ends with a NUL, the last one too.
-fn split(block: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn split(block: &[u8]) -> Vec<Vec<u8>> {
     let block = block.strip_suffix(&[0]).unwrap_or(block);
     block.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect()
 }
 
 /// `Uid: real effective saved file-system`, the same for Gid (proc_pid_status(5)).
-fn ids(status: &str) -> io::Result<Ids> {
+pub(crate) fn ids(status: &str) -> io::Result<Ids> {
     let pair = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         let mut numbers = line.split_whitespace().map_while(|n| n.parse::<u32>().ok());
@@ -120,16 +120,19 @@ fn ids(status: &str) -> io::Result<Ids> {
     Ok(Ids { uid, euid, gid, egid, capabilities: None })
 }
 
-struct Stat {
-    parent: Pid,
-    threads: u32,
-    start_time: String,
+pub(crate) struct Stat {
+    pub(crate) parent: Pid,
+    pub(crate) threads: u32,
+    pub(crate) start_time: String,
 }
 
 /// Fields 4, 20 and 22 of /proc/PID/stat. The name (field 2) may hold anything, parentheses included: count from its end.
 fn stat(pid: Pid) -> io::Result<Stat> {
-    let bytes = fs::read(format!("/proc/{pid}/stat"))?;
-    let text = String::from_utf8_lossy(&bytes);
+    parse_stat(&fs::read(format!("/proc/{pid}/stat"))?)
+}
+
+pub(crate) fn parse_stat(bytes: &[u8]) -> io::Result<Stat> {
+    let text = String::from_utf8_lossy(bytes);
     let fields: Option<(i32, u32, String)> = text.rsplit_once(") ").and_then(|(_, rest)| {
         let fields: Vec<&str> = rest.split(' ').collect();
         Some((fields.get(1)?.parse().ok()?, fields.get(17)?.parse().ok()?, (*fields.get(19)?).to_owned()))

@@ -36,7 +36,7 @@ impl Operation {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{Bytes, Kind, Operation, example, example_script};
+    use super::super::{Ancestor, Bytes, Change, Ids, Kind, Operation, Variable, example, example_script};
 
     fn with_argv(argv: &[Vec<u8>]) -> Operation {
         let mut operation = example();
@@ -138,7 +138,74 @@ mod tests {
         }
     }
 
+    /// Bytes that look alike once they are escaped: a backslash, the digits behind it, quotes, halves of characters.
+    fn lookalikes() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        let byte = prop::sample::select(b"\\x8n\"' \0\n\x80\xff\xc3\xa9".to_vec());
+        prop::collection::vec(prop::collection::vec(byte, 0..3), 0..3)
+    }
+
+    fn bytes() -> impl Strategy<Value = Bytes> {
+        prop::collection::vec(any::<u8>(), 0..8).prop_map(Bytes)
+    }
+
+    /// Every field that somebody outside can choose, with strings of any characters.
+    fn operations() -> impl Strategy<Value = Operation> {
+        let names = (
+            ".{0,6}",
+            "\\PC{0,6}",
+            "[\u{0}-\u{1f}\"\\\\\u{7f}\u{2028}\u{d7ff}\u{e000}\u{fb33}\u{10000}]{0,6}",
+        );
+        let change = prop::sample::select(vec![Change::Added, Change::Changed, Change::Removed]);
+        let variable = (bytes(), change, prop::option::of(".{0,4}"))
+            .prop_map(|(name, change, sha256)| Variable { name, change, sha256 });
+        let exec = (
+            prop::collection::vec(variable, 0..3),
+            any::<[u32; 4]>(),
+            prop::collection::vec(".{0,4}", 0..3),
+            any::<[bool; 3]>(),
+        );
+        let above = prop::collection::vec((any::<i32>(), bytes()), 0..3);
+        (names, (bytes(), bytes()), exec, above, any::<u32>()).prop_map(|(names, paths, exec, above, v)| {
+            let mut operation = if exec.3[0] { example_script() } else { example() };
+            (operation.rule, operation.host, operation.id) = names;
+            operation.v = v;
+            operation.requester.ancestry = above
+                .into_iter()
+                .map(|(pid, exe)| Ancestor { pid, start_time: pid.to_string(), exe })
+                .collect();
+            let Kind::Exec(inner) = &mut operation.kind;
+            (inner.cwd, inner.program.path) = paths;
+            inner.program.not_fixed = exec.3[1];
+            if let Some(script) = &mut inner.script {
+                script.opened = exec.3[2];
+            }
+            inner.environment.changed = exec.0;
+            let [uid, euid, gid, egid] = exec.1;
+            inner.ids = Ids { uid, euid, gid, egid };
+            inner.foreign_namespaces = exec.2;
+            operation
+        })
+    }
+
     proptest! {
+        #[test]
+        fn lookalikes_do_not_share_a_form(a in lookalikes(), b in lookalikes()) {
+            let (left, right) = (with_argv(&a).canonical().unwrap(), with_argv(&b).canonical().unwrap());
+            prop_assert_eq!(left == right, a == b);
+        }
+
+        #[test]
+        fn no_two_operations_share_a_form(a in operations(), b in operations()) {
+            prop_assert_eq!(a.canonical().unwrap() == b.canonical().unwrap(), a == b);
+        }
+
+        #[test]
+        fn another_implementation_agrees_on_everything(operation in operations()) {
+            let form = operation.canonical().unwrap();
+            prop_assert_eq!(&form, &serde_jcs::to_vec(&operation).unwrap());
+            prop_assert_eq!(serde_json::from_slice::<Operation>(&form).unwrap(), operation);
+        }
+
         #[test]
         fn no_two_argvs_share_a_form(
             a in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..6), 0..4),

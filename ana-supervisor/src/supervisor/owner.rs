@@ -1,6 +1,6 @@
 //! The session as its owner sees it: the conversation with `ana-run`, from the command to its exit status.
 
-use std::{collections::HashSet, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{collections::HashMap, os::fd::AsFd, sync::Arc, time::Duration};
 
 use nix::unistd::Pid;
 use serde_json::json;
@@ -17,10 +17,12 @@ use crate::{
         server::{self, Context},
         wire::{Reply, Request, SessionInfo},
     },
+    approval::Waiting,
     evidence::{Entry, Event},
     gate::process::{Baseline, Namespaces},
     kernel::Report,
     launch::spec::{Failure, FromLeader, Preparation, Spec, ToLeader},
+    operation::Operation,
     pipeline::chain,
     sys,
 };
@@ -154,8 +156,8 @@ struct Running {
     baseline: Baseline,
     /// Operations on their way, and records being written.
     tasks: JoinSet<()>,
-    /// The questions that `ana-run` has been shown.
-    shown: HashSet<String>,
+    /// The questions that `ana-run` has been shown, and how many more like them it was told of.
+    shown: HashMap<String, usize>,
 }
 
 impl Running {
@@ -191,7 +193,7 @@ impl Running {
             interactive,
             baseline: Baseline { agent: leader_pid, namespaces: Namespaces::default(), environment },
             tasks: JoinSet::new(),
-            shown: HashSet::new(),
+            shown: HashMap::new(),
         };
         running.prepare_leader(&spec).await?;
         running.baseline.namespaces = Namespaces::of(leader_pid);
@@ -357,35 +359,44 @@ impl Running {
         }
     }
 
-    /// Tells `ana-run` of new questions, and of those that are over.
+    /// Tells `ana-run` of new questions, of how many operations wait behind them, and of those that are over.
     async fn show_questions(&mut self) -> Result<(), SupervisorError> {
-        let desk = Arc::clone(&self.prepared.pipeline.desk);
-        let pending = desk.pending();
-        let waiting: HashSet<String> = pending.iter().map(|operation| operation.id.clone()).collect();
-        for id in self.shown.difference(&waiting) {
-            self.owner.send(&Reply::Withdrawn { id: id.clone() }).await?;
+        let pending = self.prepared.pipeline.desk.pending();
+        let waits = |id: &String| pending.iter().any(|waiting| waiting.operation.id == *id);
+        let over: Vec<String> = self.shown.keys().filter(|id| !waits(id)).cloned().collect();
+        for id in over {
+            self.shown.remove(&id);
+            self.owner.send(&Reply::Withdrawn { id }).await?;
         }
-        self.shown.retain(|id| waiting.contains(id));
-        for operation in pending {
-            if !self.shown.insert(operation.id.clone()) {
-                continue;
+        for waiting in pending {
+            let Waiting { operation, more } = waiting;
+            match self.shown.insert(operation.id.clone(), more) {
+                Some(told) if told == more => continue,
+                Some(_) => {}
+                None => self.show_question(&operation, more).await?,
             }
-            if !self.interactive {
-                self.owner.send(&Reply::Pending(Box::new((*operation).clone()))).await?;
-                continue;
-            }
-            let now = sys::boottime::now().map_err(doing("read the clock"))?;
-            match desk.show(&operation.id, now) {
-                Ok(options) => {
-                    server::question(&self.owner.stream, options).await.map_err(doing("talk to ana-run"))?;
-                }
-                Err(error) => {
-                    let text = format!("{}: {}", operation.summary(), chain(&error));
-                    self.owner.send(&Reply::Notice(text)).await?;
-                }
+            if self.interactive {
+                self.owner.send(&Reply::Alike { id: operation.id.clone(), more }).await?;
             }
         }
         Ok(())
+    }
+
+    async fn show_question(&self, operation: &Operation, more: usize) -> Result<(), SupervisorError> {
+        if !self.interactive {
+            let operation = Box::new(operation.clone());
+            return self.owner.send(&Reply::Pending { operation, more }).await;
+        }
+        let now = sys::boottime::now().map_err(doing("read the clock"))?;
+        match self.prepared.pipeline.desk.show(&operation.id, now) {
+            Ok(options) => {
+                server::question(&self.owner.stream, options).await.map_err(doing("talk to ana-run"))
+            }
+            Err(error) => {
+                let text = format!("{}: {}", operation.summary(), chain(&error));
+                self.owner.send(&Reply::Notice(text)).await
+            }
+        }
     }
 
     /// An exec that the guard did not see is one that nobody stopped.

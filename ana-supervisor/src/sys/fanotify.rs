@@ -78,7 +78,15 @@ impl Group {
         // SAFETY: the buffer is ours, aligned for the records, and `size` bytes long.
         let got = unsafe { libc::read(self.0.as_raw_fd(), bytes.as_mut_ptr().cast(), size) };
         let Ok(got) = usize::try_from(got) else { return Err(io::Error::last_os_error()) };
-        parse(&buffer.as_bytes()[..got], into)
+        parse(&buffer.as_bytes()[..got], &mut |raw| {
+            // SAFETY: a non-negative number here is a descriptor that the kernel installed for us in this read, and
+            // nobody else owns it; each record is handed over once.
+            let owned = |fd: i32| (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) });
+            let process = raw.pidfd.and_then(owned);
+            if let Some(file) = owned(raw.fd) {
+                into.push(Event { mask: raw.mask, pid: raw.pid, file, process });
+            }
+        })
     }
 
     /// Lets the process go on, or fails its open.
@@ -123,8 +131,17 @@ impl Buffer {
     }
 }
 
+/// An event as the kernel wrote it: its descriptors are numbers still, negative where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Raw {
+    pub(crate) mask: u64,
+    pub(crate) pid: i32,
+    pub(crate) fd: i32,
+    pub(crate) pidfd: Option<i32>,
+}
+
 /// fanotify(7): metadata (24 bytes), then information records; we asked for pidfds only.
-fn parse(mut bytes: &[u8], into: &mut Vec<Event>) -> io::Result<()> {
+pub(crate) fn parse(mut bytes: &[u8], each: &mut dyn FnMut(Raw)) -> io::Result<()> {
     const METADATA: usize = size_of::<libc::fanotify_event_metadata>();
     let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed fanotify record");
     while !bytes.is_empty() {
@@ -136,26 +153,20 @@ fn parse(mut bytes: &[u8], into: &mut Vec<Event>) -> io::Result<()> {
         if metadata.vers != libc::FANOTIFY_METADATA_VERSION || length < METADATA || length > bytes.len() {
             return Err(malformed());
         }
-        let process = pidfd(&bytes[METADATA..length]);
-        if metadata.fd >= 0 {
-            // SAFETY: the kernel installed this descriptor for us in this read, and nobody else owns it.
-            let file = unsafe { OwnedFd::from_raw_fd(metadata.fd) };
-            into.push(Event { mask: metadata.mask, pid: metadata.pid, file, process });
-        }
+        let pidfd = pidfd(&bytes[METADATA..length]);
+        each(Raw { mask: metadata.mask, pid: metadata.pid, fd: metadata.fd, pidfd });
         bytes = &bytes[length..];
     }
     Ok(())
 }
 
 /// The descriptor in a FAN_EVENT_INFO_TYPE_PIDFD record: a 4-byte header (type, pad, length), then the descriptor.
-fn pidfd(mut records: &[u8]) -> Option<OwnedFd> {
+fn pidfd(mut records: &[u8]) -> Option<i32> {
     while let Some(&[kind, _, low, high]) = records.first_chunk::<4>() {
         let length = usize::from(u16::from_ne_bytes([low, high]));
         let body = records.get(4..length)?;
         if kind == libc::FAN_EVENT_INFO_TYPE_PIDFD {
-            let fd = i32::from_ne_bytes(*body.first_chunk()?);
-            // SAFETY: a non-negative number here is a descriptor that the kernel installed for us in this read.
-            return (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) });
+            return Some(i32::from_ne_bytes(*body.first_chunk()?));
         }
         records = &records[length..];
     }
@@ -169,18 +180,18 @@ mod tests {
     #[test]
     fn a_record_of_any_bytes_is_refused_or_parsed() {
         let mut events = Vec::new();
-        assert!(parse(&[1, 2, 3], &mut events).is_err());
-        assert!(parse(&[0; 24], &mut events).is_err());
+        let mut parse = |bytes: &[u8]| parse(bytes, &mut |raw| events.push(raw));
+        assert!(parse(&[1, 2, 3]).is_err());
+        assert!(parse(&[0; 24]).is_err());
         // A length that points beyond the end.
         let mut record = [0u8; 24];
         record[0] = 200;
         record[4] = libc::FANOTIFY_METADATA_VERSION;
-        assert!(parse(&record, &mut events).is_err());
-        assert!(events.is_empty());
-        // A queue-overflow style record without a file yields no event.
+        assert!(parse(&record).is_err());
+        // A queue-overflow style record names no file.
         record[0] = 24;
         record[16..20].copy_from_slice(&(-1i32).to_ne_bytes());
-        assert!(parse(&record, &mut events).is_ok());
-        assert!(events.is_empty());
+        assert!(parse(&record).is_ok());
+        assert_eq!(events, [Raw { mask: 0, pid: 0, fd: -1, pidfd: None }]);
     }
 }

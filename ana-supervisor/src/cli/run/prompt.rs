@@ -23,6 +23,8 @@ use crate::{
 struct Question {
     options: Box<Options>,
     key: Option<File>,
+    /// How many more operations like this one wait.
+    more: usize,
 }
 
 /// The questions, in the order in which they came. The first is the one on the screen.
@@ -51,7 +53,7 @@ pub(super) enum Outcome {
 
 impl Questions {
     pub(super) fn push(&mut self, options: Box<Options>, key: Option<File>) {
-        self.waiting.push_back(Question { options, key });
+        self.waiting.push_back(Question { options, key, more: 0 });
     }
 
     /// A question is on the screen.
@@ -72,10 +74,38 @@ impl Questions {
         };
         let mut stdout = io::stdout();
         let text = question::text(&question.options, question::width(&stdout), question::color(true));
-        write!(stdout, "{text}{more}{}", question::INVITATION)?;
+        write!(stdout, "{text}{more}{}", self.invitation())?;
         stdout.flush()?;
         self.shown = Some(Shown { since: Instant::now(), settled: false });
         Ok(())
+    }
+
+    /// So many more operations like this one wait: the line where the answer is typed says so.
+    pub(super) fn alike(&mut self, id: &str, more: usize) -> io::Result<()> {
+        for (place, question) in self.waiting.iter_mut().enumerate() {
+            if question.options.operation.id == id && question.more != more {
+                question.more = more;
+                if place == 0 && self.shown.is_some() {
+                    return self.invite_anew();
+                }
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn invitation(&self) -> String {
+        match self.waiting.front().map_or(0, |question| question.more) {
+            0 => question::INVITATION.to_owned(),
+            1 => format!("(1 more like this one waits, d denies both) {}", question::INVITATION),
+            more => format!("({more} more like this one wait, d denies all) {}", question::INVITATION),
+        }
+    }
+
+    /// The line where the answer is typed, in its own place.
+    fn invite_anew(&self) -> io::Result<()> {
+        write!(io::stdout(), "\r\x1b[K{}", self.invitation())?;
+        io::stdout().flush()
     }
 
     /// The operation is over: answered elsewhere, expired, or its process has ended.
@@ -104,8 +134,7 @@ impl Questions {
         {
             shown.settled = true;
             tcflush(io::stdin().as_fd(), FlushArg::TCIFLUSH)?;
-            write!(io::stdout(), "\r\x1b[K{}", question::INVITATION)?;
-            io::stdout().flush()?;
+            self.invite_anew()?;
         }
         Ok(())
     }
@@ -115,7 +144,7 @@ impl Questions {
         let settled = self.shown.is_some_and(|shown| shown.settled);
         let answer = question::parse(&String::from_utf8_lossy(line)).filter(|_| settled);
         let Some(answer) = answer else {
-            write!(io::stdout(), "{}", question::INVITATION)?;
+            write!(io::stdout(), "{}", self.invitation())?;
             io::stdout().flush()?;
             return Ok(Outcome::Open);
         };
@@ -138,7 +167,11 @@ impl Questions {
             },
             Answer::Deny => {
                 client.send(&Request::Deny { id, reason: String::new() })?;
-                writeln!(io::stdout(), "ana: denied: {summary}")?;
+                let more = match question.more {
+                    0 => String::new(),
+                    more => format!(" (and {more} more like it)"),
+                };
+                writeln!(io::stdout(), "ana: denied: {summary}{more}")?;
             }
             Answer::Later => writeln!(io::stdout(), "ana: it still waits: ana approve {id}")?,
         }

@@ -188,7 +188,8 @@ impl Relay {
                         self.give_back()?;
                     }
                 }
-                Reply::Pending(operation) => say(&format!(
+                Reply::Alike { id, more } => self.questions.alike(&id, more)?,
+                Reply::Pending { operation, .. } => say(&format!(
                     "waits for approval: {}\nanswer in another terminal: ana approve {}",
                     operation.summary(),
                     operation.id

@@ -7,12 +7,14 @@ use std::time::Duration;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as B64};
 use serde_json::json;
 
-use super::super::{Entry, Event, RecordedVerdict, Trust, VerifyError};
+use super::super::store::Disk;
+use super::super::{Entry, Event, EvidenceError, RecordedVerdict, Trust, VerifyError};
 use super::{Bench, ended, operation, started};
 use crate::approval::authenticator::Authenticator;
 use crate::approval::passkeys::{Kind, Passkey, Passkeys};
 use crate::approval::software::SoftwarePasskey;
 use crate::approval::{Decided, Desk, Judged};
+use crate::gate::exec::Ticket;
 use crate::operation::Verify;
 use crate::policy::{Action, Verdict};
 
@@ -25,7 +27,7 @@ fn judged(id: u32, action: Action) -> Judged {
         verify: Verify::Presence,
         needs_argv: true,
     };
-    Judged { operation: Arc::new(operation(id, "s")), verdict }
+    Judged { operation: Arc::new(operation(id, "s")), verdict, alike: None }
 }
 
 /// Enrolls a software passkey and lets it approve an operation.
@@ -49,7 +51,7 @@ fn approved(bench: &Bench, id: u32) -> Decided {
     let mut key =
         SoftwarePasskey::from_key_file(file, Box::new(|| Err(std::io::Error::other("no passphrase"))));
     let desk = Desk::new(1, list, true);
-    let mut answer = desk.ask(judged(id, Action::Approve), u64::MAX).expect("asked");
+    let mut answer = desk.ask(judged(id, Action::Approve), 0, u64::MAX).expect("asked");
     let id = operation(id, "s").id;
     let options = desk.show(&id, 1).expect("shown");
     let assertion = key.assert(&options).expect("signed");
@@ -155,7 +157,7 @@ fn every_reason_has_its_record() {
     store.append(started("s")).expect("appended");
     let desk = Desk::new(1, Passkeys::new("host").expect("a list"), true);
     let wait = |id: u32, until: &dyn Fn(&str)| {
-        let mut answer = desk.ask(judged(id, Action::Approve), 1_000).expect("asked");
+        let mut answer = desk.ask(judged(id, Action::Approve), 0, 1_000).expect("asked");
         until(&operation(id, "s").id);
         answer.try_recv().expect("decided")
     };
@@ -206,4 +208,25 @@ fn the_trust_must_be_understood_entirely() {
         fs::write(&path, text).expect("written");
         assert!(Trust::load(None, None, Some(&path)).is_err(), "{text}");
     }
+}
+
+/// The way to a ticket ends where the disk does: an approval that is signed but not written lets nothing go on.
+#[test]
+fn what_is_not_on_the_disk_gives_no_ticket() {
+    let bench = Bench::new();
+    let mut store = bench.store();
+    store.append(started("s")).expect("appended");
+    let sync = || Disk { sync: Box::new(|_| Err(std::io::Error::from_raw_os_error(5))), ..Disk::default() };
+    store.disk = sync();
+    let decided = approved(&bench, 1);
+    assert!(decided.approved());
+    // The decision is used up: there is nothing left that a ticket could be made of.
+    assert!(matches!(store.record(decided), Err(EvidenceError::Write { .. })));
+    store.disk = Disk::default();
+    let recorded = store.record(approved(&bench, 2)).expect("recorded");
+    let ticket = Ticket::from_recorded(recorded).expect("approved");
+    assert_eq!(ticket.recorded().receipt().seq, 2, "the one before left nothing");
+    let refused = Decided::refused(judged(3, Action::Approve), "ana", "no");
+    let recorded = store.record(refused).expect("recorded");
+    assert!(Ticket::from_recorded(recorded).is_err(), "a refusal became a ticket");
 }

@@ -3,6 +3,7 @@
 mod git;
 mod golden;
 mod judging;
+mod model;
 
 use std::path::Path;
 

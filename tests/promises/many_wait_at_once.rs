@@ -1,0 +1,75 @@
+//! Five hundred held processes, answered in random order: none waits behind another, and what is not protected goes on.
+
+use std::{collections::HashSet, time::Duration};
+
+use ana_tests::{Ground, answers::Question, machine::path_str, wait};
+
+const MANY: usize = 500;
+/// Two cores start, hold and freeze five hundred processes.
+const LIMIT: Duration = Duration::from_secs(300);
+
+#[test]
+fn five_hundred_are_answered_in_any_order() {
+    let ground = Ground::new("five-hundred");
+    ground.policy(&format!(
+        "{}[session]\nmax_holds = {MANY}\n[defaults]\ntimeout = \"1h\"\n{}",
+        ground.head(),
+        ground.rule("otherwise = \"approve\"")
+    ));
+    let script = format!(
+        "i=0; while [ $i -lt {MANY} ]; do i=$((i+1)); {deploy} $i & done; \
+         while read line; do {benign} $line; done; wait",
+        deploy = ground.deploy().display(),
+        benign = path_str(&ground.benign()),
+    );
+    let mut session = ground.launch(&["sh", "-c", &script]).start_listening();
+    let mut questions = wait::until_within(LIMIT, "five hundred questions", || {
+        assert!(!session.ended(), "ended early:\n{}", session.stderr());
+        let all = ground.pending(1);
+        (all.len() == MANY).then_some(all)
+    });
+    assert_eq!(questions.iter().map(Question::pid).collect::<HashSet<_>>().len(), MANY);
+    ground.assert_never_ran();
+    shuffle(&mut questions);
+    let mut expected = HashSet::new();
+    for (answered, question) in questions.iter().enumerate() {
+        // Every fifth is denied: that answers only itself.
+        if answered % 5 == 4 {
+            ground.deny(&question.id, "one of many");
+            continue;
+        }
+        ground.approve(&question.id);
+        expected.insert(question.args());
+        wait::until("the approved one runs, and no other", || {
+            let ran: HashSet<Vec<String>> = ground.markers().iter().map(|marker| marker.args()).collect();
+            assert!(ran.is_subset(&expected), "not approved: {:?}", ran.difference(&expected));
+            (ran == expected).then_some(())
+        });
+        if answered % 100 == 0 {
+            let benign = || ground.all_markers().len() - ground.markers().len();
+            let before = benign();
+            session.say("unprotected");
+            wait::until("an unprotected program runs meanwhile", || (benign() == before + 1).then_some(()));
+        }
+    }
+    session.finish_within(LIMIT).assert_code(0);
+    ground.assert_nothing_pending();
+    let decisions = ground.decisions();
+    assert_eq!(decisions.len(), MANY);
+    assert_eq!(decisions.iter().filter(|decision| decision.approves()).count(), expected.len());
+    ground.assert_every_run_was_decided();
+    ground.verify();
+}
+
+/// Another order in every run; the seed is told, for whoever has to repeat it.
+fn shuffle(questions: &mut [Question]) {
+    let mut state = u64::from(std::process::id()) | 1;
+    println!("seed {state}");
+    for last in (1..questions.len()).rev() {
+        // Marsaglia's xorshift64.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        questions.swap(last, usize::try_from(state % (last as u64 + 1)).expect("an index"));
+    }
+}
