@@ -62,8 +62,9 @@ pub(crate) fn run(_: &Args) -> Result<ExitCode> {
 
 fn formatting() -> Result<Outcome> {
     let workspace = run_shown(cargo()?.args(["fmt", "--all", "--check"]));
-    let ebpf = run_shown(cargo()?.args(["fmt", "--check", "--manifest-path", "ana-ebpf/Cargo.toml"]));
-    workspace.and(ebpf).map(|()| Outcome::Passed)
+    let other = |manifest| run_shown(cargo()?.args(["fmt", "--check", "--manifest-path", manifest]));
+    let (ebpf, fuzz) = (other("ana-ebpf/Cargo.toml"), other("tests/fuzz/Cargo.toml"));
+    workspace.and(ebpf).and(fuzz).map(|()| Outcome::Passed)
 }
 
 /// The lints of Cargo.toml, and the length of functions (clippy.toml has the limit).

@@ -34,12 +34,16 @@ pub(super) struct Closed {
 impl Backoff {
     /// A person said no at `now_ns` to a question that was put at `asked_ns`.
     pub(super) fn denied(&mut self, asked_ns: u64, now_ns: u64) {
-        if self.denials > 0 && asked_ns < self.last_ns {
+        if self.denials > 0 && asked_ns <= self.last_ns {
             return;
         }
         self.denials = self.denials.saturating_add(1);
         self.last_ns = now_ns;
-        self.until_ns = now_ns.saturating_add(pause_ns(self.denials));
+        // No pause closes nothing, not even for a question whose clock was read a moment before this denial.
+        self.until_ns = match pause_ns(self.denials) {
+            0 => 0,
+            pause => now_ns.saturating_add(pause),
+        };
     }
 
     /// A person said yes.
@@ -71,9 +75,10 @@ mod tests {
     fn the_second_denial_in_a_row_closes_and_each_further_one_doubles() {
         let mut backoff = Backoff::default();
         assert_eq!(backoff.closed(0), None);
-        backoff.denied(0, 0);
-        assert_eq!(backoff.closed(0), None, "one denial is an answer");
-        let mut now = 0;
+        backoff.denied(0, 5);
+        assert_eq!(backoff.closed(5), None, "one denial is an answer");
+        assert_eq!(backoff.closed(4), None, "nor was it closed before");
+        let mut now = 5;
         let mut pauses = Vec::new();
         for denials in 2..9 {
             now += SECOND;
@@ -107,9 +112,9 @@ mod tests {
             backoff.denied(5, now);
         }
         assert_eq!(backoff.closed(20), None, "all of these waited when the first was denied");
-        backoff.denied(10, 30);
+        backoff.denied(11, 30);
         assert_eq!(backoff.closed(30), Some(Closed { denials: 2, left_ns: FIRST_NS }), "asked again");
-        backoff.denied(11, 40);
+        backoff.denied(12, 40);
         assert_eq!(backoff.closed(40).unwrap().left_ns, FIRST_NS - 10);
     }
 

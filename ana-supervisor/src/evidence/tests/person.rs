@@ -161,6 +161,14 @@ fn every_reason_has_its_record() {
         until(&operation(id, "s").id);
         answer.try_recv().expect("decided")
     };
+    let backed_off = || {
+        let desk = Desk::new(1, Passkeys::new("host").expect("a list"), true);
+        for asked in [10, 20] {
+            let _answer = desk.ask(judged(asked, Action::Approve), asked.into(), 1_000).expect("asked");
+            desk.deny(&operation(asked, "s").id, "bob", "", u64::from(asked) + 1).expect("denied");
+        }
+        desk.ask(judged(7, Action::Approve), 30, 1_000).expect_err("not asked")
+    };
     let decided = [
         Decided::by_rule(judged(1, Action::Allow)).expect("allowed"),
         Decided::by_rule(judged(2, Action::Deny)).expect("denied"),
@@ -168,6 +176,7 @@ fn every_reason_has_its_record() {
         wait(4, &|id| assert!(desk.withdraw(id, 1))),
         wait(5, &|_| desk.expire(2_000)),
         Decided::refused(judged(6, Action::Approve), "ana", "the queue is broken"),
+        backed_off(),
     ];
     for decided in decided {
         drop(store.record(decided).expect("recorded"));
@@ -185,8 +194,11 @@ fn every_reason_has_its_record() {
         ("deny", "system"),
         ("deny", "timeout"),
         ("deny", "system"),
+        ("deny", "system"),
     ];
     assert_eq!(said, expected);
+    let last = bench.payloads().pop().expect("a record").detail.expect("a detail");
+    assert_eq!((&last["denials"], &last["seconds"]), (&json!(2), &json!(10)));
     bench.verify_with(&|_| true).expect("valid");
 }
 
