@@ -55,7 +55,7 @@ impl Store {
     }
 }
 
-fn entry(decided: &Decided) -> Entry {
+pub(super) fn entry(decided: &Decided) -> Entry {
     let operation = decided.operation();
     let (by, assertion, mut detail) = reason(decided.reason());
     if let Some(members) = detail.as_object_mut() {

@@ -31,6 +31,15 @@ pub enum EvidenceError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{} is damaged ({what}): see `ana audit verify`; move the evidence folder away to start a new log", path.display())]
     Damaged { path: PathBuf, what: &'static str },
+    #[error(
+        "only {} MiB are free in {}, and {} MiB are kept for the ends of sessions: make room there",
+        free >> 20, path.display(), reserve >> 20
+    )]
+    NoRoom { path: PathBuf, free: u64, reserve: u64 },
+    #[error("it was to be written together with others")]
+    Together(#[source] std::sync::Arc<EvidenceError>),
+    #[error("the writer of the evidence has stopped")]
+    Stopped,
     #[error("the host has no name")]
     Host(#[source] nix::errno::Errno),
 }

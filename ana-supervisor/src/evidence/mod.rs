@@ -23,6 +23,7 @@ pub mod store;
 pub(crate) mod tests;
 pub mod trust;
 pub mod verify;
+pub mod writer;
 
 pub use decision::Recorded;
 pub use error::EvidenceError;
@@ -31,6 +32,7 @@ pub use record::{AssertionRecord, Entry, Event, Payload, RecordedVerdict};
 pub use store::{Receipt, Store};
 pub use trust::{Trust, TrustError};
 pub use verify::{BadRecord, Report, VerifyError, verify};
+pub use writer::Writer;
 
 /// The longest line that is written or read, in bytes. An exec with as many arguments as Linux allows (6 MiB)
 /// still fits, escaped and encoded.

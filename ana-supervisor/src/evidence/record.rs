@@ -204,6 +204,11 @@ impl Payload {
         self.detail.as_ref()?.get("decided_by")?.as_str().and_then(DecidedBy::parse)
     }
 
+    /// For how many operations this decision stands, if for more than its own.
+    pub fn folded(&self) -> Option<u64> {
+        self.detail.as_ref()?.get("folded")?.as_u64().filter(|count| *count > 0)
+    }
+
     /// The operation that a decision or an outcome is about.
     pub fn operation_id(&self) -> Option<&str> {
         match &self.operation {
@@ -265,6 +270,11 @@ impl Payload {
         }
         if self.policy_sha256.as_ref() != Some(&operation.policy_sha256) {
             return Err("the operation was asked under another policy");
+        }
+        let folds = self.detail.as_ref().is_some_and(|detail| detail.get("folded").is_some());
+        let by_rule = (verdict, self.decided_by()) == (RecordedVerdict::Allow, Some(DecidedBy::Rule));
+        if folds && !(by_rule && self.folded().is_some()) {
+            return Err("only what a rule allows can be folded, and into a count");
         }
         match (verdict, self.decided_by(), &self.assertion) {
             (_, None, _) => Err("it is missing who decided"),

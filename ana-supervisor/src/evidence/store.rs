@@ -1,4 +1,5 @@
-//! Appending: under the lock, one write, one sync, and only then success.
+//! Appending: under the lock, one write, one sync, and only then success. Records that come while another one is being
+//! synced are written together.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -11,11 +12,14 @@ use serde_json::json;
 use super::error::EvidenceError;
 use super::record::{Entry, Event, Payload};
 use super::sign::Signer;
-use super::{LINE_BYTES_MAX, LOCK, SEGMENT_BYTES_MAX, VERSION, chain};
+use super::{LOCK, SEGMENT_BYTES_MAX, VERSION, chain};
 use crate::state::{Folder, State};
 
+mod batch;
+mod room;
 mod tail;
 
+use batch::{Answer, Batch, Waiting};
 use tail::Tail;
 
 /// Proof that a record is on the disk.
@@ -33,11 +37,15 @@ pub struct Store {
     signer: Signer,
     host: String,
     development: Arc<OnceLock<String>>,
+    /// What waits for its turn; whoever gets the turn writes all of it.
+    waiting: Mutex<Vec<Waiting>>,
     tail: Mutex<Option<Tail>>,
     /// The system journal's socket.
     pub(super) journal: PathBuf,
     pub(super) disk: Disk,
     pub(super) segment_bytes_max: u64,
+    /// What is kept free for the ends of sessions, as [`Store::room`] says.
+    pub(super) reserve_bytes: u64,
 }
 
 /// The two calls that decide whether a record is there; tests put failing ones in their place.
@@ -73,10 +81,12 @@ impl Store {
             signer,
             host,
             development: state.mark(),
+            waiting: Mutex::default(),
             tail: Mutex::new(None),
             journal: super::journal::SOCKET.into(),
             disk: Disk::default(),
             segment_bytes_max: SEGMENT_BYTES_MAX,
+            reserve_bytes: room::RESERVE_BYTES,
         })
     }
 
@@ -84,12 +94,31 @@ impl Store {
     ///
     /// # Errors
     /// The entry contradicts itself, or the record could not be written; what was written of it is cut off again
-    /// (now, or before the next record).
+    /// (now, or before the next record). A decision or a session's start also when the disk is almost full.
     pub fn append(&self, entry: Entry) -> Result<Receipt, EvidenceError> {
-        let mut payload = self.payload(entry)?;
-        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        let _lock = lock(&self.folder)?;
-        self.append_locked(&mut tail, &mut payload)
+        if matches!(entry.event, Event::Decision | Event::SessionStart) {
+            self.room()?;
+        }
+        let waiting = Waiting::new(self.payload(entry)?);
+        let answer = waiting.answer();
+        self.write_together(vec![waiting]);
+        answer.take()
+    }
+
+    /// Appends records with one sync, whatever room there is: for what has happened already. Their answers are in the
+    /// order of the entries.
+    pub(super) fn append_all(&self, entries: Vec<Entry>) -> Vec<Result<Receipt, EvidenceError>> {
+        let (mut batch, mut answers) = (Vec::new(), Vec::new());
+        for entry in entries {
+            answers.push(self.payload(entry).map(|payload| {
+                let waiting = Waiting::new(payload);
+                let answer = waiting.answer();
+                batch.push(waiting);
+                answer
+            }));
+        }
+        self.write_together(batch);
+        answers.into_iter().map(|answer| answer.and_then(|answer| answer.take())).collect()
     }
 
     /// Ends the sessions that a supervisor left without an end when it died; to be called at a start, with what tells
@@ -107,11 +136,17 @@ impl Store {
         // Again, under the lock: another process may be at it too.
         let mut abandoned = super::read::open_sessions_locked(&self.folder)?;
         abandoned.retain(|session| !live(session));
+        let mut answers = Vec::new();
+        let mut batch = Vec::new();
         for session in &abandoned {
             let detail = json!({ "cause": "the supervisor died", "abandoned": true });
-            let entry = Entry::new(Event::SessionEnd).session(session).detail(detail);
-            self.append_locked(&mut tail, &mut self.payload(entry)?)?;
+            let waiting =
+                Waiting::new(self.payload(Entry::new(Event::SessionEnd).session(session).detail(detail))?);
+            answers.push(waiting.answer());
+            batch.push(waiting);
         }
+        self.write_locked(&mut tail, batch);
+        answers.iter().try_for_each(|answer| answer.take().map(drop))?;
         Ok(abandoned)
     }
 
@@ -120,27 +155,56 @@ impl Store {
         self.signer.public().kid()
     }
 
-    fn append_locked(
+    /// How many records wait for their turn.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Waits for the turn and writes what waits by then; another thread may have written `batch` before.
+    fn write_together(&self, batch: Vec<Waiting>) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).extend(batch);
+        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let batch = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        if batch.is_empty() {
+            return;
+        }
+        match lock(&self.folder) {
+            Ok(_lock) => self.write_locked(&mut tail, batch),
+            Err(error) => batch::fail(batch.iter().map(Waiting::answer), error),
+        }
+    }
+
+    /// Writes a batch under the lock, and answers each of it.
+    fn write_locked(&self, tail: &mut Option<Tail>, batch: Vec<Waiting>) {
+        let answers: Vec<Arc<Answer>> = batch.iter().map(Waiting::answer).collect();
+        let repaired = self.repaired(tail);
+        let (tail, loss) = match repaired {
+            Ok(found) => found,
+            Err(error) => return batch::fail(answers.into_iter(), error),
+        };
+        let mut lines = Batch::new(self, tail);
+        for waiting in loss.into_iter().chain(batch) {
+            lines.add(waiting);
+        }
+        lines.commit();
+    }
+
+    /// The end of the log without the unfinished line of a writer that was stopped, and the record of that.
+    fn repaired<'a>(
         &self,
-        tail: &mut Option<Tail>,
-        payload: &mut Payload,
-    ) -> Result<Receipt, EvidenceError> {
+        tail: &'a mut Option<Tail>,
+    ) -> Result<(&'a mut Tail, Option<Waiting>), EvidenceError> {
         let (tail, torn) = Tail::refresh(tail, &self.folder)?;
-        if let Some(torn) = torn {
-            tail.cut(&self.folder)?;
-            let detail = json!({
-                "bytes": torn,
-                "segment": chain::segment_name(tail.number),
-                "reason": "the unfinished record of a writer that was stopped",
-            });
-            self.put(tail, &mut self.payload(Entry::new(Event::Loss).detail(detail))?)?;
-        }
-        let receipt = self.put(tail, payload)?;
-        if payload.event == Event::SessionEnd {
-            // The record is on the disk; without a journal (a container) a cut tail shows by the missing end only.
-            super::journal::tell(&self.journal, &self.signer, &self.host, &receipt).ok();
-        }
-        Ok(receipt)
+        let Some(torn) = torn else { return Ok((tail, None)) };
+        tail.cut(&self.folder)?;
+        let detail = json!({
+            "bytes": torn,
+            "segment": chain::segment_name(tail.number),
+            "reason": "the unfinished record of a writer that was stopped",
+        });
+        let loss = Waiting::new(self.payload(Entry::new(Event::Loss).detail(detail))?);
+        Ok((tail, Some(loss)))
     }
 
     fn payload(&self, entry: Entry) -> Result<Payload, EvidenceError> {
@@ -167,30 +231,6 @@ impl Store {
         };
         payload.check().map_err(EvidenceError::Entry)?;
         Ok(payload)
-    }
-
-    fn put(&self, tail: &mut Tail, payload: &mut Payload) -> Result<Receipt, EvidenceError> {
-        payload.seq = tail.seq + 1;
-        payload.prev.clone_from(&tail.prev);
-        let mut line = self.signer.sign(&serde_json::to_vec(payload)?)?;
-        if line.len() > LINE_BYTES_MAX {
-            return Err(EvidenceError::TooLong { bytes: line.len(), limit: LINE_BYTES_MAX });
-        }
-        let hash = chain::link(line.as_bytes());
-        line.push('\n');
-        if tail.len > 0 && tail.len.saturating_add(line.len() as u64) > self.segment_bytes_max {
-            tail.rotate(&self.folder)?;
-        }
-        if let Err(source) = self.write(tail, line.as_bytes()) {
-            // Nobody may find half a record, nor a whole one that we said was not there. If this fails too, the
-            // next append cuts off the half one.
-            tail.file.set_len(tail.len).and_then(|()| (self.disk.sync)(&tail.file)).ok();
-            return Err(EvidenceError::Write { path: tail.path(&self.folder), source });
-        }
-        tail.len += line.len() as u64;
-        tail.seq = payload.seq;
-        tail.prev.clone_from(&hash);
-        Ok(Receipt { seq: payload.seq, hash })
     }
 
     fn write(&self, tail: &Tail, line: &[u8]) -> io::Result<()> {

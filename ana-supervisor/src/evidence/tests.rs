@@ -3,6 +3,7 @@
 mod append;
 mod person;
 mod tamper;
+mod writer;
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;

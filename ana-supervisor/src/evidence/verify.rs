@@ -31,6 +31,8 @@ pub struct Report {
     pub decisions: u64,
     pub allowed: u64,
     pub denied: u64,
+    /// Operations that the policy allowed too fast to be recorded one by one; other records stand for them.
+    pub folded: u64,
     /// Allowed by a person; each carries a valid assertion for exactly its operation.
     pub approved: u64,
     /// Those of them whose passkey is pinned with `--trust` or enrolled.
@@ -336,6 +338,7 @@ impl<'a> Run<'a> {
             | Event::PolicyLoad
             | Event::RootReached => {}
         }
+        report.folded += payload.folded().unwrap_or(1) - 1;
         match payload.verdict {
             Some(RecordedVerdict::Allow) => report.allowed += 1,
             Some(RecordedVerdict::Deny) => report.denied += 1,

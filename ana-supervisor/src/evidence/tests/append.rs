@@ -208,17 +208,17 @@ fn writer_process() {
 }
 
 /// A small file system of its own.
-struct Tmpfs(tempfile::TempDir);
+pub(super) struct Tmpfs(tempfile::TempDir);
 
 impl Tmpfs {
-    fn mount() -> Self {
+    pub(super) fn mount() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (kind, options) = (Some("tmpfs"), Some("size=256k,mode=755"));
         mount(Some("ana-test"), folder.path(), kind, MsFlags::empty(), options).expect("mounted");
         Self(folder)
     }
 
-    fn bench(&self) -> Bench {
+    pub(super) fn bench(&self) -> Bench {
         Bench::at(tempfile::tempdir_in(self.0.path()).expect("a folder"))
     }
 }

@@ -1,0 +1,207 @@
+//! Writes down what a rule allows, without making the operation wait.
+//!
+//! Takes what the policy allows by itself; one thread signs and appends them, many with one sync. The queue is bounded:
+//! when it is full, the caller waits, so a flood slows itself. Beyond [`Budget::a_minute`] decisions are folded: one
+//! record for each rule and [`Budget::fold`] carries the first operation and how many it stands for. What is still in
+//! the queue when the supervisor is killed is lost; what a person decided never comes here.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::decision::entry;
+use super::error::EvidenceError;
+use super::record::Entry;
+use super::store::Store;
+use crate::approval::{Decided, Reason};
+
+/// How much one session may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Decisions that are recorded one by one, in a minute.
+    pub a_minute: u32,
+    /// What is beyond that is folded into one record for each rule in this time.
+    pub fold: Duration,
+    /// Decisions that may wait to be written.
+    pub queue: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { a_minute: 600, fold: Duration::from_secs(10), queue: 1024 }
+    }
+}
+
+/// Why a decision was not taken; the operation must be denied.
+#[derive(Debug, thiserror::Error)]
+pub enum LaterError {
+    /// Everything else is on the disk first: [`Store::record`].
+    #[error("only what the policy allows by itself may be written later")]
+    NotByRule,
+    /// There is no room, or the writer has stopped.
+    #[error(transparent)]
+    Evidence(#[from] EvidenceError),
+}
+
+enum Job {
+    Decision(Box<Decided>),
+    /// Answered when everything before it is on the disk.
+    Flush(SyncSender<()>),
+}
+
+/// The way to the writing thread. It ends when this is dropped, after it has written what waits.
+pub struct Writer {
+    store: Arc<Store>,
+    jobs: SyncSender<Job>,
+}
+
+impl Writer {
+    /// Starts the thread. `broken` is told once when evidence cannot be written: the session has to end.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn start(
+        store: Arc<Store>,
+        budget: Budget,
+        broken: impl FnOnce(EvidenceError) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (jobs, queue) = sync_channel(budget.queue);
+        let writing = Arc::clone(&store);
+        thread::Builder::new().name("ana-evidence".into()).spawn(move || {
+            if let Err(error) = Pen::new(&writing, budget).write(&queue) {
+                broken(error);
+            }
+        })?;
+        Ok(Self { store, jobs })
+    }
+
+    /// Hands over what a rule allows; its record follows within milliseconds. Costs some microseconds, more only
+    /// when the queue is full. From any thread; it may block, so not from a task.
+    ///
+    /// # Errors
+    /// The decision is not a rule's "allow", the disk is almost full, or the writer has stopped: the operation must be denied.
+    pub fn later(&self, decided: Decided) -> Result<(), LaterError> {
+        if !(matches!(decided.reason(), Reason::Rule { .. }) && decided.approved()) {
+            return Err(LaterError::NotByRule);
+        }
+        self.store.room()?;
+        self.jobs.send(Job::Decision(Box::new(decided))).map_err(|_stopped| EvidenceError::Stopped.into())
+    }
+
+    /// Waits until everything that was handed over is on the disk, what is folded included. Blocks; to be called before
+    /// a session's end is recorded.
+    ///
+    /// # Errors
+    /// The writer has stopped: something could not be written.
+    pub fn flush(&self) -> Result<(), EvidenceError> {
+        let (done, flushed) = sync_channel(1);
+        self.jobs.send(Job::Flush(done)).map_err(|_stopped| EvidenceError::Stopped)?;
+        flushed.recv().map_err(|_stopped| EvidenceError::Stopped)
+    }
+}
+
+/// Decisions of one rule that share a record.
+struct Fold {
+    first: Box<Decided>,
+    count: u64,
+    begun: Instant,
+    begun_at: jiff::Timestamp,
+}
+
+/// The thread's state.
+struct Pen<'a> {
+    store: &'a Store,
+    budget: Budget,
+    /// Records that may still be written one by one, and when that was true.
+    left: f64,
+    counted: Instant,
+    folds: HashMap<String, Fold>,
+}
+
+impl<'a> Pen<'a> {
+    fn new(store: &'a Store, budget: Budget) -> Self {
+        let left = f64::from(budget.a_minute);
+        Self { store, budget, left, counted: Instant::now(), folds: HashMap::new() }
+    }
+
+    fn write(mut self, queue: &Receiver<Job>) -> Result<(), EvidenceError> {
+        loop {
+            let first = match self.next(queue) {
+                Ok(job) => Some(job),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return self.put(Vec::new(), true);
+                }
+            };
+            let (mut entries, mut flushed) = (Vec::new(), Vec::new());
+            // What has come meanwhile goes with it.
+            for job in first.into_iter().chain(queue.try_iter().take(self.budget.queue)) {
+                match job {
+                    Job::Decision(decided) => entries.extend(self.take(decided)),
+                    Job::Flush(done) => flushed.push(done),
+                }
+            }
+            self.put(entries, !flushed.is_empty())?;
+            for done in flushed {
+                // Whoever asked may have gone.
+                done.send(()).ok();
+            }
+        }
+    }
+
+    fn next(&self, queue: &Receiver<Job>) -> Result<Job, RecvTimeoutError> {
+        match self.folds.values().map(|fold| fold.begun + self.budget.fold).min() {
+            Some(due) => queue.recv_timeout(due.saturating_duration_since(Instant::now())),
+            None => queue.recv().map_err(|_all_gone| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    /// A decision's record, unless it is folded.
+    fn take(&mut self, decided: Box<Decided>) -> Option<Entry> {
+        let a_minute = f64::from(self.budget.a_minute);
+        let now = Instant::now();
+        let refill = now.duration_since(self.counted).as_secs_f64() / 60.0 * a_minute;
+        (self.left, self.counted) = ((self.left + refill).min(a_minute), now);
+        if self.left >= 1.0 {
+            self.left -= 1.0;
+            return Some(entry(&decided));
+        }
+        let rule = decided.operation().rule.clone();
+        let begun_at = jiff::Timestamp::now();
+        let fold = self.folds.entry(rule).or_insert(Fold { first: decided, count: 0, begun: now, begun_at });
+        fold.count += 1;
+        None
+    }
+
+    /// Writes these, and the folds whose time has come, with one sync.
+    fn put(&mut self, mut entries: Vec<Entry>, all: bool) -> Result<(), EvidenceError> {
+        let (now, time) = (Instant::now(), self.budget.fold);
+        entries.extend(
+            self.folds
+                .extract_if(|_, fold| all || now.duration_since(fold.begun) >= time)
+                .map(|(_, fold)| fold.entry()),
+        );
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.store.append_all(entries).into_iter().try_for_each(|written| written.map(drop))
+    }
+}
+
+impl Fold {
+    /// The record of the first operation, which says how many it stands for.
+    fn entry(self) -> Entry {
+        let mut entry = entry(&self.first);
+        if let (true, Some(members)) = (self.count > 1, entry.detail.as_mut().and_then(|d| d.as_object_mut()))
+        {
+            members.insert("folded".into(), json!(self.count));
+            members.insert("folded_since".into(), json!(format!("{:.3}", self.begun_at)));
+        }
+        entry
+    }
+}
