@@ -1,12 +1,38 @@
-//! When the supervisor dies at any moment, its sessions die with it, and nothing ran that was not decided.
+//! When supervisor, `ana-run` or warden die at any moment, alone or together, the session dies with them, and nothing ran
+//! that was not decided.
 
 use std::time::{Duration, Instant};
 
-use ana_tests::{Ground, answers::Answer, ground::cgroups_of, processes, wait};
+use ana_tests::{Ground, Session, answers::Answer, ground::cgroups_of, processes, wait};
 
-/// How often the supervisor is killed.
+/// How often each of them is killed.
 fn rounds() -> u32 {
-    std::env::var("ANA_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+    std::env::var("ANA_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(6)
+}
+
+/// Who is killed; several in one go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victims {
+    Supervisor,
+    Run,
+    SupervisorAndRun,
+    /// The session leader is left, and the next start.
+    SupervisorAndWarden,
+}
+
+impl Victims {
+    fn of(self, session: &Session) -> Vec<i32> {
+        match self {
+            Self::Supervisor => vec![session.supervisor()],
+            Self::Run => vec![session.pid()],
+            Self::SupervisorAndRun => vec![session.supervisor(), session.pid()],
+            Self::SupervisorAndWarden => {
+                let mut all = session.wardens();
+                all.push(session.supervisor());
+                all
+            }
+        }
+    }
 }
 
 /// Works as an agent does: starts things, forks, runs protected programs that are asked, allowed or denied.
@@ -31,7 +57,26 @@ impl Dice {
 }
 
 #[test]
-fn nothing_survives_and_nothing_slips_through() {
+fn nothing_survives_the_supervisor() {
+    nothing_survives_and_nothing_slips_through(Victims::Supervisor);
+}
+
+#[test]
+fn nothing_survives_ana_run() {
+    nothing_survives_and_nothing_slips_through(Victims::Run);
+}
+
+#[test]
+fn nothing_survives_supervisor_and_ana_run() {
+    nothing_survives_and_nothing_slips_through(Victims::SupervisorAndRun);
+}
+
+#[test]
+fn nothing_survives_supervisor_and_warden() {
+    nothing_survives_and_nothing_slips_through(Victims::SupervisorAndWarden);
+}
+
+fn nothing_survives_and_nothing_slips_through(victims: Victims) {
     let ground = Ground::new("sigkill");
     let rule = "allow = [[\"ok\", \"*\"]]\ndeny = [[\"bad\", \"*\"]]\notherwise = \"approve\"";
     ground.policy(&(ground.head() + &ground.rule(rule)));
@@ -40,19 +85,26 @@ fn nothing_survives_and_nothing_slips_through() {
     let mut dice = Dice(seed);
     let mut slowest = Duration::ZERO;
     for round in 0..rounds() {
-        slowest = slowest.max(kill_once(&ground, round, Duration::from_millis(dice.below(1200))));
+        let after = Duration::from_millis(dice.below(1200));
+        slowest = slowest.max(kill_once(&ground, round, after, victims));
     }
-    println!("{} runs, slowest death {slowest:?}", ground.markers().len());
+    println!("{victims:?}: {} kills, {} runs, slowest death {slowest:?}", rounds(), ground.markers().len());
     account_for_it(&ground);
+    for session in ana_tests::records::session_ids(&ground.state()) {
+        assert!(cgroups_of(&session).is_empty(), "the next start leaves nothing of {session}");
+    }
     assert!(!ground.markers().is_empty(), "no protected program ever ran: the test proves nothing");
     ground.assert_every_run_was_decided();
     ground.verify();
 }
 
+/// How long the kill of a session may take: milliseconds, on a machine that has nothing else to do.
+const DEATH: Duration = Duration::from_secs(4);
+
 /// One life of a session; how long its tree took to die.
-fn kill_once(ground: &Ground, round: u32, after: Duration) -> Duration {
+fn kill_once(ground: &Ground, round: u32, after: Duration, victims: Victims) -> Duration {
     let session = ground.start(&["sh", "-c", &workload(ground, round)]);
-    let supervisor = session.supervisor();
+    let doomed = victims.of(&session);
     let id = wait::until("the session is in the evidence", || {
         let starts = ground.records_of("session-start");
         (starts.len() == round as usize + 1).then(|| starts[round as usize].payload["session"].clone())
@@ -60,26 +112,32 @@ fn kill_once(ground: &Ground, round: u32, after: Duration) -> Duration {
     let id = id.as_str().expect("an id").to_owned();
     let tree = cgroups_of(&id);
     assert!(!tree.is_empty(), "the session has no cgroup");
+    let inside = || processes::all().into_iter().filter(|&pid| in_session(pid, &id)).collect::<Vec<_>>();
+    if round % 2 == 0 {
+        // Every other time the agent is at work already; else it may just be starting.
+        wait::until("the agent runs", || (!inside().is_empty()).then_some(()));
+    }
     std::thread::scope(|scope| {
         let answering = ground.answer_all(scope, Answer::Approve);
         // Not synchronisation: the moment of the kill is what this test draws at random.
         std::thread::sleep(after);
-        let inside = processes::all().into_iter().filter(|&pid| in_session(pid, &id)).collect::<Vec<_>>();
+        assert!(round % 2 == 1 || !inside().is_empty(), "the agent ended by itself");
         let begin = Instant::now();
-        processes::end(supervisor);
+        doomed.iter().for_each(|&pid| processes::end(pid));
         let left = || -> Vec<i32> {
             let alive = |pid: &i32| processes::alive(*pid) && in_session(*pid, &id);
             processes::all().into_iter().filter(alive).collect()
         };
-        wait::poll(Duration::from_secs(1), || left().is_empty().then_some(()));
+        wait::poll(DEATH, || left().is_empty().then_some(()));
         let (took, left) = (begin.elapsed(), left());
         let tell = |pid: &i32| format!("{pid} {:?} {:?}", processes::name(*pid), processes::cgroup(*pid));
         assert!(left.is_empty(), "alive after {took:?}: {:?}", left.iter().map(tell).collect::<Vec<_>>());
-        assert!(!inside.is_empty() || after < Duration::from_millis(200), "the session had no process");
         drop(answering);
         let finished = session.finish_within(Duration::from_secs(10));
         assert_ne!(finished.code(), 0, "ana-run tells that its supervisor died");
-        wait::until("the cgroups are gone", || cgroups_of(&id).is_empty().then_some(()));
+        if victims != Victims::SupervisorAndWarden {
+            wait::until("the cgroups are gone", || cgroups_of(&id).is_empty().then_some(()));
+        }
         took
     })
 }

@@ -97,7 +97,9 @@ fn socket() -> Result<UnixStream, String> {
 fn watch(socket: UnixStream) -> Result<(), String> {
     match warden::run(socket).map_err(|error| chain(&error))? {
         warden::Watch::Relieved => Ok(()),
-        warden::Watch::Avenged(charge) => supervisor::record_death(&charge).map_err(|error| chain(&error)),
+        warden::Watch::Avenged(charge, cause) => {
+            supervisor::record_death(&charge, cause).map_err(|error| chain(&error))
+        }
     }
 }
 

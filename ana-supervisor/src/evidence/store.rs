@@ -122,11 +122,15 @@ impl Store {
     }
 
     /// Ends the sessions that a supervisor left without an end when it died; to be called at a start, with what tells
-    /// whether a session is running. Gives the sessions that were ended.
+    /// whether a session is running and why those that are not have ended. Gives the sessions that were ended.
     ///
     /// # Errors
     /// The log cannot be read, or as [`Store::append`].
-    pub fn end_abandoned(&self, live: &dyn Fn(&str) -> bool) -> Result<Vec<String>, EvidenceError> {
+    pub fn end_abandoned(
+        &self,
+        live: &dyn Fn(&str) -> bool,
+        cause: &str,
+    ) -> Result<Vec<String>, EvidenceError> {
         // Most of the time there is nothing to do, and no reason to keep anybody waiting.
         if super::read::open_sessions(&self.folder)?.iter().all(|session| live(session)) {
             return Ok(Vec::new());
@@ -139,7 +143,7 @@ impl Store {
         let mut answers = Vec::new();
         let mut batch = Vec::new();
         for session in &abandoned {
-            let detail = json!({ "cause": "the supervisor died", "abandoned": true });
+            let detail = json!({ "cause": cause, "abandoned": true });
             let waiting =
                 Waiting::new(self.payload(Entry::new(Event::SessionEnd).session(session).detail(detail))?);
             answers.push(waiting.answer());

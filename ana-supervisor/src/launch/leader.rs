@@ -1,7 +1,8 @@
 //! The session leader: a small root process, outside the seal and the session's cgroup, that owns the session's terminal
 //! and is the agent's parent. It does job control as a shell would.
 //!
-//! Its stdin is a socket to the supervisor; when that closes, it ends (the warden deals with the tree).
+//! Its stdin is a socket to the supervisor; when that closes, it kills the session and ends. The warden does so, too: this
+//! is what holds when both have died at once.
 
 use std::{
     fs::{self, File},
@@ -10,6 +11,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
     },
+    time::Duration,
 };
 
 use nix::{
@@ -24,6 +26,7 @@ use nix::{
 };
 
 use super::{
+    cgroup,
     child::{self, Outfit, Step},
     seal::{self, Seal},
     spec::{Failure, FromLeader, Preparation, Stream, ToLeader},
@@ -36,6 +39,8 @@ use crate::{
 
 /// The role's name on the hidden command line of ana-supervisor.
 pub const ROLE: &str = "session-leader";
+/// How long the kill of a whole session may take.
+const KILL_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
 pub enum LeaderError {
@@ -45,6 +50,8 @@ pub enum LeaderError {
     Protocol(&'static str),
     #[error("{0}")]
     System(#[from] nix::errno::Errno),
+    #[error("kill the session")]
+    Kill(#[from] cgroup::CgroupError),
 }
 
 /// Runs until the agent has ended or the supervisor has gone.
@@ -147,6 +154,7 @@ fn start(
     pids: Option<File>,
 ) -> Result<(), LeaderError> {
     let Stage { master, slave, streams, ruleset } = stage;
+    let cgroup = preparation.cgroup.clone();
     let (failure, report) = child::report_pipe()?;
     let terminal = slave.as_ref().map(OwnedFd::try_clone).transpose()?;
     let oom_score_adj = preparation_oom();
@@ -164,8 +172,18 @@ fn start(
     drop((outfit, report, master));
 
     let events = SignalFd::with_flags(&handled(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-    socket.send(&FromLeader::Started { pid: agent.as_raw() }, &[])?;
-    Job { socket, agent, terminal: slave, failure: Some(failure) }.control(&events)
+    // A supervisor that is gone already is seen by the control.
+    socket.send(&FromLeader::Started { pid: agent.as_raw() }, &[]).ok();
+    let job = Job { socket, agent, terminal: slave, failure: Some(failure) };
+    let controlled = job.control(&events);
+    // Whatever ends us ends the session; usually the supervisor has done so before. Nothing is left when it has removed
+    // the cgroup, too.
+    if let Err(error) = cgroup::kill(&cgroup, KILL_LIMIT)
+        && cgroup.exists()
+    {
+        return Err(error.into());
+    }
+    controlled
 }
 
 /// What the leader hears of. Keys that are pressed before the agent has the terminal come to the leader's group.

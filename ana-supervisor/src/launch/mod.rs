@@ -9,6 +9,8 @@ pub mod child;
 pub mod filter;
 pub mod leader;
 pub mod pids;
+pub mod pulse;
+pub mod remains;
 pub mod seal;
 pub mod spec;
 pub mod terminal;

@@ -66,6 +66,11 @@ fn v1(mount: &Path, id: &str) -> io::Result<(PathBuf, File)> {
     Ok((group, procs))
 }
 
+/// The v1 pids group of a session, in a hybrid layout.
+pub fn group_of(session: &str) -> Option<PathBuf> {
+    Some(mount_of_v1()?.join(format!("ana-{session}")))
+}
+
 /// Where the v1 pids hierarchy is mounted, in a hybrid layout.
 pub fn mount_of_v1() -> Option<PathBuf> {
     let text = fs::read_to_string("/proc/self/mountinfo").ok()?;

@@ -1,6 +1,6 @@
 //! What is to be started, and the words that the supervisor and the session leader exchange.
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +82,8 @@ pub struct Preparation {
     pub switches: Switches,
     /// Landlock's ABI version on this kernel; 0: none.
     pub landlock_abi: i32,
+    /// The session's cgroup, which the leader kills when everybody else has died.
+    pub cgroup: PathBuf,
 }
 
 /// The policy's `[session]` switches that concern the launch. Each one that is true opens something.

@@ -1,27 +1,33 @@
 //! The warden: a small process that outlives the supervisor. If the supervisor dies, the session dies: the warden kills
 //! the tree, and only when nobody is left lets go of what guards it.
 //!
+//! It is the watchdog, too: if the thread that answers the kernel gives no sign of life, the session dies, and then the
+//! supervisor, so that nobody on the host waits for it any longer.
+//!
 //! It holds a copy of the fanotify descriptor, so that opens which were waiting for the supervisor stay waiting instead
 //! of being allowed, and the guard's links stay pinned.
 
 use std::{
-    fs, io,
+    io,
     os::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
     },
     path::PathBuf,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::prctl,
+    sys::{prctl, signal::Signal},
 };
 use serde::{Deserialize, Serialize};
 
-use super::cgroup;
-use crate::api::frame::{Blocking, REQUEST_MAX};
+use super::{pulse, remains::Remains};
+use crate::{
+    api::frame::{Blocking, REQUEST_MAX},
+    sys,
+};
 
 /// The role's name on the hidden command line of ana-supervisor.
 pub const ROLE: &str = "ana-warden";
@@ -40,18 +46,12 @@ pub enum WardenError {
     System(#[from] nix::errno::Errno),
 }
 
-/// What the warden watches over; with it come the supervisor's pidfd, the fanotify group and the session's lock.
+/// What the warden watches over; with it come the supervisor's pidfd, the fanotify group, the session's lock and the
+/// answering thread's beats.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Charge {
     pub session: String,
-    /// The session's cgroup.
-    pub cgroup: PathBuf,
-    /// The folder of the pinned links.
-    pub pins: PathBuf,
-    /// The session's socket.
-    pub socket: PathBuf,
-    /// The session's v1 pids group.
-    pub pids: Option<PathBuf>,
+    pub remains: Remains,
     /// What `--state` said.
     pub state: Option<PathBuf>,
 }
@@ -65,8 +65,26 @@ pub struct Done;
 pub enum Watch {
     /// In good order.
     Relieved,
-    /// The supervisor died; the tree has been killed and its remains removed. Somebody has to write it down.
-    Avenged(Charge),
+    /// The supervisor died or hung; the tree has been killed and its remains removed. Somebody has to write it down.
+    Avenged(Charge, Cause),
+}
+
+/// Why the warden ended a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    Died,
+    /// Its answering thread was silent; the supervisor was killed, too.
+    Hung,
+}
+
+impl Cause {
+    /// For the record.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Died => "the supervisor died",
+            Self::Hung => "the supervisor hung: its answering thread gave no sign of life for 2 s",
+        }
+    }
 }
 
 /// Watches until the supervisor ends one way or the other. The first frame is answered with an empty one.
@@ -75,56 +93,53 @@ pub fn run(socket: UnixStream) -> Result<Watch, WardenError> {
     prctl::set_name(c"ana-warden")?;
     // Ctrl-C and the end of the person's terminal are not for us.
     nix::unistd::setsid()?;
+    sys::process::prefer_this_thread();
     let mut socket = Blocking::new(socket, REQUEST_MAX);
     let charge: Charge = socket.receive()?.ok_or(WardenError::Protocol)?;
-    let [supervisor, gate, lock]: [OwnedFd; 3] =
+    let [supervisor, gate, lock, beats]: [OwnedFd; 4] =
         socket.take_fds().try_into().map_err(|_fds| WardenError::Protocol)?;
     socket.send(&Done, &[])?;
 
-    loop {
-        let mut fds = [
-            PollFd::new(supervisor.as_fd(), PollFlags::POLLIN),
-            PollFd::new(socket.as_fd(), PollFlags::POLLIN),
-        ];
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) => break,
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    let hangs = wait(&supervisor, &socket, pulse::Watch::new(beats, Instant::now()))?;
     // A closed socket without a word means that the supervisor is dying, whatever its pidfd says yet.
-    if let Ok(Some(Done)) = socket.receive() {
+    if !hangs && let Ok(Some(Done)) = socket.receive() {
         return Ok(Watch::Relieved);
     }
     // As long as something lives, the gate stays: what waits there must not be let go.
-    while let Err(error) = cgroup::kill(&charge.cgroup, KILL_LIMIT) {
-        if !charge.cgroup.exists() {
-            break;
-        }
+    while let Err(error) = charge.remains.kill(KILL_LIMIT) {
         tracing::error!(
             error = &error as &dyn std::error::Error,
             "the session could not be killed; trying again"
         );
         std::thread::sleep(RETRY);
     }
+    if hangs {
+        // It runs no more, and its copy of the gate goes with it.
+        sys::process::signal(supervisor.as_fd(), Some(Signal::SIGKILL)).ok();
+    }
     // Nobody of the session is left: now the gate and the guard may go.
     drop(gate);
-    clear(&charge);
+    charge.remains.remove();
     drop(lock);
-    Ok(Watch::Avenged(charge))
+    let cause = if hangs { Cause::Hung } else { Cause::Died };
+    Ok(Watch::Avenged(charge, cause))
 }
 
-/// Removes what a session leaves behind once its processes are dead. What is not there any more is fine.
-pub fn clear(charge: &Charge) {
-    crate::kernel::pins::unpin(&charge.pins).ok();
-    cgroup::remove(&charge.cgroup).ok();
-    fs::remove_file(&charge.socket).ok();
-    // What went wrong stays readable.
-    let log = charge.socket.with_extension("log");
-    if fs::metadata(&log).is_ok_and(|meta| meta.len() == 0) {
-        fs::remove_file(&log).ok();
-    }
-    if let Some(pids) = &charge.pids {
-        fs::remove_dir(pids).ok();
+/// Waits until the supervisor ends or says so (false), or hangs (true).
+fn wait(supervisor: &OwnedFd, socket: &Blocking, mut pulse: pulse::Watch) -> Result<bool, nix::errno::Errno> {
+    let look = PollTimeout::try_from(pulse::LOOK).unwrap_or(PollTimeout::MAX);
+    loop {
+        let mut fds = [
+            PollFd::new(supervisor.as_fd(), PollFlags::POLLIN),
+            PollFd::new(socket.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, look) {
+            Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+            Ok(_) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        if pulse.hangs(Instant::now()) {
+            return Ok(true);
+        }
     }
 }

@@ -7,7 +7,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::{
     api::client,
     kernel::pins,
-    launch::cgroup::{self, Hierarchy},
+    launch::{cgroup::Hierarchy, remains::Remains},
 };
 
 /// A cgroup without pins may belong to a session that is just starting.
@@ -48,10 +48,8 @@ pub fn remains(hierarchy: &Hierarchy) -> Vec<String> {
 pub(super) fn clean(hierarchy: &Hierarchy, run: &Path) -> Vec<String> {
     let mut cleaned = remains(hierarchy);
     cleaned.retain(|session| {
-        let path = hierarchy.base().join(session);
-        if path.exists()
-            && let Err(error) = cgroup::kill(&path, super::KILL_LIMIT).and_then(|()| cgroup::remove(&path))
-        {
+        let left = Remains::of(session, &hierarchy.base(), run);
+        if let Err(error) = left.kill(super::KILL_LIMIT) {
             // Its guard stays pinned: nothing of it runs unguarded.
             tracing::error!(
                 session,
@@ -60,10 +58,7 @@ pub(super) fn clean(hierarchy: &Hierarchy, run: &Path) -> Vec<String> {
             );
             return false;
         }
-        pins::unpin(&Path::new(pins::BASE).join(session)).ok();
-        if let Some(mount) = crate::launch::pids::mount_of_v1() {
-            fs::remove_dir(mount.join(format!("ana-{session}"))).ok();
-        }
+        left.remove();
         true
     });
     for (session, socket) in client::sockets(run) {

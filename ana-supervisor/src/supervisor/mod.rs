@@ -148,14 +148,17 @@ pub fn into_background(announcement: &start::Announcement) -> io::Result<()> {
     Ok(())
 }
 
-/// The warden's last duty: the record of a session whose supervisor died.
+/// The warden's last duty: the record of a session whose supervisor died or hung.
 ///
 /// # Errors
 /// The evidence cannot be written.
-pub fn record_death(charge: &crate::launch::warden::Charge) -> Result<(), SupervisorError> {
+pub fn record_death(
+    charge: &crate::launch::warden::Charge,
+    cause: crate::launch::warden::Cause,
+) -> Result<(), SupervisorError> {
     let state = crate::state::State::open(charge.state.as_deref())?;
     let store = crate::evidence::Store::open(&state)?;
     // Only if it was started on the record, and has not ended on it.
-    store.end_abandoned(&|session| session != charge.session)?;
+    store.end_abandoned(&|session| session != charge.session, cause.text())?;
     Ok(())
 }

@@ -209,6 +209,7 @@ impl Running {
             identity: self.door.account.identity.clone(),
             switches: self.prepared.switches,
             landlock_abi: self.prepared.seal.landlock_abi,
+            cgroup: self.prepared.cgroup.path().to_owned(),
         };
         let work = self.prepared.cgroup.open_work()?;
         let mut fds = vec![work.as_fd()];
@@ -450,7 +451,7 @@ impl Running {
         drop(self.leader);
         self.leader_process.wait().ok();
         if dead {
-            take_down(self.door, self.prepared);
+            take_down(&self.door, self.prepared);
         }
         // If something still lives, the guard stays pinned, and the warden goes on when we end.
         Ok(())
@@ -458,16 +459,8 @@ impl Running {
 }
 
 /// Removes what the session leaves behind, and relieves the warden.
-fn take_down(door: Door, mut prepared: Prepared) {
-    let charge = crate::launch::warden::Charge {
-        session: door.session.clone(),
-        cgroup: prepared.cgroup.path().to_owned(),
-        pins: std::path::Path::new(crate::kernel::pins::BASE).join(&door.session),
-        socket: door.socket.clone(),
-        pids: prepared.limit.group().map(std::path::Path::to_owned),
-        state: None,
-    };
-    crate::launch::warden::clear(&charge);
+fn take_down(door: &Door, mut prepared: Prepared) {
+    door.remains().remove();
     prepared.warden.relieve();
 }
 

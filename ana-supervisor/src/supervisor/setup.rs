@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream as StdUnixStream,
     },
     path::{Path, PathBuf},
@@ -50,6 +50,8 @@ use crate::{
         cgroup::{Hierarchy, SessionCgroup},
         leader,
         pids::TaskLimit,
+        pulse::Pulse,
+        remains::Remains,
         seal::{self, Seal},
         spec::{Spec, Switches},
         user::Account,
@@ -69,6 +71,14 @@ pub(super) struct Door {
     pub state: Arc<State>,
     pub account: Account,
     pub hierarchy: Hierarchy,
+}
+
+impl Door {
+    /// What the session will leave.
+    pub(super) fn remains(&self) -> Remains {
+        let run = self.socket.parent().unwrap_or(Path::new("/"));
+        Remains::of(&self.session, &self.hierarchy.base(), run)
+    }
 }
 
 /// Checks what can be checked, cleans up after the dead, and opens the session's socket.
@@ -164,7 +174,8 @@ fn plan(options: &Options, door: &Door, spec: &Spec) -> Result<Plan, SupervisorE
         return Err(SupervisorError::NoSeal { found });
     }
     let store = Arc::new(Store::open(&door.state)?);
-    store.end_abandoned(&|session| session == door.session || leftovers::is_live(session))?;
+    let live = |session: &str| session == door.session || leftovers::is_live(session);
+    store.end_abandoned(&live, warden::Cause::Died.text())?;
     Ok(Plan { policy, switches, seal, store })
 }
 
@@ -173,6 +184,7 @@ struct Fences {
     cgroup: Arc<SessionCgroup>,
     limit: TaskLimit,
     pins: PathBuf,
+    remains: Remains,
     /// Once they exist.
     warden: Option<Warden>,
     lock: Option<Flock<File>>,
@@ -212,7 +224,8 @@ impl Fences {
         }
         let (protected, listed) = ProtectedFiles::open(policy, path, user, &harmless)?;
         let (protected, admitted) = (Arc::new(protected), Arc::new(Admitted::default()));
-        self.warden = Some(start_warden(options, door, self, &group, &lock)?);
+        let pulse = Pulse::new().map_err(doing("make the answering thread's pulse"))?;
+        self.warden = Some(start_warden(options, door, [group.as_fd(), lock.as_fd(), pulse.beats()])?);
         self.lock = Some(lock);
         let (sender, arrivals) = mpsc::unbounded_channel();
         let (hashes, baseline, ledger) = (Arc::<Hashes>::default(), watch::channel(None), Ledger::new());
@@ -233,6 +246,7 @@ impl Fences {
             arrivals: sender,
             quick,
             crew: Crew::default(),
+            pulse: std::sync::Mutex::new(pulse),
         };
         start_answerers(answerer, fatal)?;
         for file in &listed {
@@ -246,9 +260,7 @@ impl Fences {
         if let Some(mut warden) = self.warden.take() {
             warden.relieve();
         }
-        kernel::pins::unpin(&self.pins).ok();
-        crate::launch::cgroup::remove(self.cgroup.path()).ok();
-        self.limit.group().map(fs::remove_dir);
+        self.remains.remove();
     }
 }
 
@@ -273,7 +285,7 @@ pub(super) fn prepare(
     let cgroup = Arc::new(SessionCgroup::create(&door.hierarchy, &door.session)?);
     let limit = TaskLimit::set(&cgroup, &door.session);
     let pins = Path::new(kernel::pins::BASE).join(&door.session);
-    let mut fences = Fences { cgroup, limit, pins, warden: None, lock: None };
+    let mut fences = Fences { cgroup, limit, pins, remains: door.remains(), warden: None, lock: None };
     match build(options, door, spec, plan, kernel, &mut fences) {
         Ok(parts) => parts.with(fences),
         Err(error) => {
@@ -393,23 +405,26 @@ fn start_answerers(answerer: Answerer, fatal: &mpsc::UnboundedSender<String>) ->
     let slots: Result<Vec<_>, _> = (0..THREADS).map(|_| Slot::new().map(Arc::new)).collect();
     let slots = slots.map_err(|errno| doing("make a timer")(errno.into()))?;
     let answerer = Arc::new(answerer);
+    let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
     for slot in &slots {
         let (answerer, slot, fatal) = (Arc::clone(&answerer), Arc::clone(slot), fatal.clone());
-        std::thread::spawn(move || {
+        let started = thread("ana-answerer").spawn(move || {
+            sys::process::prefer_this_thread();
             let why = match answerer.run(&slot) {
                 Ok(()) => "the kernel's events ended".to_owned(),
                 Err(error) => format!("the kernel's events cannot be read: {error}"),
             };
             fatal.send(why).ok();
         });
+        started.map(drop).map_err(doing("start an answering thread"))?;
     }
     let (onward, fatal) = (answerer.arrivals.clone(), fatal.clone());
-    std::thread::spawn(move || {
+    let started = thread("ana-minder").spawn(move || {
         if let Err(error) = quick::mind(&slots, &onward) {
             fatal.send(format!("the timers of the answering threads cannot be read: {error}")).ok();
         }
     });
-    Ok(())
+    started.map(drop).map_err(doing("start the thread that minds them"))
 }
 
 /// The standard devices and what the policy adds.
@@ -435,23 +450,19 @@ fn devices(policy: &Policy) -> Result<Vec<kernel::DeviceRule>, SupervisorError> 
 fn start_warden(
     options: &Options,
     door: &Door,
-    fences: &Fences,
-    group: &Group,
-    lock: &Flock<File>,
+    [group, lock, beats]: [BorrowedFd; 3],
 ) -> Result<Warden, SupervisorError> {
     let (ours, theirs) = StdUnixStream::pair().map_err(doing("make a socket for the warden"))?;
     let process = role(warden::ROLE, theirs).spawn().map_err(doing("start the warden"))?;
     let mut socket = Blocking::new(ours, 1024);
     let charge = warden::Charge {
         session: door.session.clone(),
-        cgroup: fences.cgroup.path().to_owned(),
-        pins: fences.pins.clone(),
-        socket: door.socket.clone(),
-        pids: fences.limit.group().map(Path::to_owned),
+        remains: door.remains(),
         state: options.state.clone(),
     };
     let this = sys::process::pidfd_open(Pid::this()).map_err(doing("open our own pidfd"))?;
-    socket.send(&charge, &[this.as_fd(), group.as_fd(), lock.as_fd()]).map_err(doing("charge the warden"))?;
+    let fds = [this.as_fd(), group, lock, beats];
+    socket.send(&charge, &fds).map_err(doing("charge the warden"))?;
     let answer: Option<warden::Done> = socket.receive().map_err(doing("hear from the warden"))?;
     answer.ok_or(SupervisorError::Protocol("the warden"))?;
     Ok(Warden { process, socket })

@@ -5,6 +5,12 @@ use std::{
     mem::size_of,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     ptr,
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
 /// A fanotify group of class CONTENT: its events wait for an answer.
@@ -47,6 +53,7 @@ impl Group {
             | libc::FAN_UNLIMITED_QUEUE
             | libc::FAN_UNLIMITED_MARKS
             | libc::FAN_REPORT_PIDFD
+            | libc::FAN_NONBLOCK
             | libc::FAN_CLOEXEC;
         let event_flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_LARGEFILE | libc::O_NOATIME;
         // SAFETY: fanotify_init takes two integers and returns a new descriptor, or -1.
@@ -68,10 +75,20 @@ impl Group {
         if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Blocks until there are events, then appends them to `into`.
+    /// Waits for events, at most `limit`; true when there are some.
+    pub fn wait(&self, limit: Duration) -> io::Result<bool> {
+        let timeout = PollTimeout::try_from(limit).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::EINTR) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Appends the events that there are to `into`.
     ///
     /// # Errors
-    /// What read(2) says; an event that cannot be handed over (EMFILE) has been denied by the kernel.
+    /// EAGAIN when there is none (whoever waited may have been killed since); else what read(2) says; an event that cannot be handed over (EMFILE) has been denied by the kernel.
     pub fn read(&self, buffer: &mut Buffer, into: &mut Vec<Event>) -> io::Result<()> {
         let bytes = buffer.0.as_mut_slice();
         let size = size_of_val(bytes);

@@ -310,8 +310,8 @@ fn sessions_without_an_end_are_ended_once() {
         store.append(started(session)).expect("appended");
     }
     store.append(ended("over")).expect("appended");
-    assert_eq!(store.end_abandoned(&|session| session == "alive").expect("ended"), ["dead"]);
-    assert!(store.end_abandoned(&|session| session == "alive").expect("ended").is_empty());
+    assert_eq!(store.end_abandoned(&|session| session == "alive", "a test").expect("ended"), ["dead"]);
+    assert!(store.end_abandoned(&|session| session == "alive", "a test").expect("ended").is_empty());
     let report = bench.verify_with(&|session| session == "alive").expect("valid");
     assert_eq!((report.sessions, report.live_sessions), (3, 1));
 }

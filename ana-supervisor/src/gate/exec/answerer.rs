@@ -6,7 +6,7 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use nix::unistd::Pid;
@@ -19,7 +19,10 @@ use super::{
     protected::ProtectedFiles,
     quick::{Quick, Request, Slot},
 };
-use crate::sys::fanotify::{Answer, Buffer, Event, Group};
+use crate::{
+    launch::pulse::{self, Pulse},
+    sys::fanotify::{Answer, Buffer, Event, Group},
+};
 
 /// An event of the session that waits for its answer. Dropping it denies.
 #[derive(Debug)]
@@ -76,6 +79,8 @@ pub struct Answerer {
     pub arrivals: UnboundedSender<Blocked>,
     pub quick: Quick,
     pub crew: Crew<Request>,
+    /// How the warden knows that somebody leads.
+    pub pulse: Mutex<Pulse>,
 }
 
 /// How many threads answer: one leads, and up to so many less one look into agents' memories at a time.
@@ -103,9 +108,19 @@ impl Answerer {
 
     /// Reads and answers until there is work that only this thread is left for; then it leads no more.
     fn lead(&self, buffer: &mut Buffer, events: &mut Vec<Event>) -> io::Result<Option<Request>> {
+        // The leader's alone, so that nobody waits for it.
+        let pulse = self.pulse.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
+            pulse.beat();
+            if !self.group.wait(pulse::EVERY)? {
+                continue;
+            }
             match self.group.read(buffer, events) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) =>
+                {
+                    continue;
+                }
                 // Too many descriptors are open: the kernel has denied that one event.
                 Err(error) if error.raw_os_error() == Some(libc::EMFILE) => {}
                 other => other?,

@@ -1,0 +1,96 @@
+//! Supervisor and warden killed in one go, and the session leader with them: what still holds then.
+
+use std::{fs, time::Duration};
+
+use ana_tests::{Ground, Session, ground::cgroups_of, processes, wait};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// Kills all of them as if at once: none of them can react to the end of another.
+fn kill_at_once(all: &[i32]) {
+    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+        all.iter().for_each(|&pid| kill(Pid::from_raw(pid), signal).expect("root may"));
+    }
+    wait::until("the killed are dead", || all.iter().all(|&pid| !processes::alive(pid)).then_some(()));
+}
+
+/// Somebody outside is not kept waiting.
+#[track_caller]
+fn the_host_goes_on(ground: &Ground) {
+    let command = [ground.deploy().into_os_string(), "outside".into()];
+    let outside = Session::of(ground.without_ana(&command).stdin(std::process::Stdio::null()));
+    outside.finish_within(Duration::from_secs(5)).assert_code(0).assert_stdout("marker: ran outside");
+}
+
+/// The next start removes what is left and writes down that it was.
+#[track_caller]
+fn the_next_start_cleans_up(ground: &Ground, id: &str) {
+    ground.run(&["true"]).assert_code(0);
+    assert!(cgroups_of(id).is_empty(), "the cgroups are still there");
+    let ends = ground.records_of("session-end");
+    let end = ends.iter().find(|end| end.payload["session"] == id).expect("the end is recorded");
+    assert_eq!(end.payload["detail"]["abandoned"], true, "{}", end.payload);
+    let ran: Vec<_> = ground.markers().iter().map(ana_tests::Marker::args).collect();
+    assert_eq!(ran, [["outside"]], "nothing of the session ran");
+    ground.verify();
+}
+
+#[test]
+fn the_session_leader_kills_what_two_keepers_left() {
+    let ground = Ground::new("two-keepers");
+    let mut session =
+        ground.start(&["sh", "-c", &format!("{} held & sleep 1000", ground.deploy().display())]);
+    let question = ground.question_of(&mut session);
+    let supervisor = session.supervisor();
+    let leader = processes::below_named(supervisor, "ana-leader");
+    let mut both = session.wardens();
+    both.push(supervisor);
+    kill_at_once(&both);
+    wait::until_within(Duration::from_secs(4), "the tree is dead", || {
+        let inside = |pid: &i32| processes::cgroup(*pid).is_some_and(|path| path.contains(&question.session));
+        let left = processes::all().into_iter().any(|pid| inside(&pid) && processes::alive(pid));
+        (!left).then_some(())
+    });
+    wait::until("the leader has ended", || leader.iter().all(|&pid| !processes::alive(pid)).then_some(()));
+    assert_ne!(session.finish_within(Duration::from_secs(10)).code(), 0);
+    the_host_goes_on(&ground);
+    the_next_start_cleans_up(&ground, &question.session);
+}
+
+/// Nobody is left to kill the agent. What is pinned in the kernel refuses for it: a held image stays frozen, a protected
+/// program does not run. (The agent itself goes on; protected files can be read.)
+#[test]
+fn the_guard_refuses_when_nobody_is_left() {
+    let ground = Ground::new("three-keepers");
+    let (go, status) = (ground.home().join("go"), ground.home().join("status"));
+    let script = format!(
+        "trap '' PIPE HUP; {0} held & until [ -e {1} ]; do sleep 0.05; done; {0} unheld; \
+         echo $? > {2}.new; mv {2}.new {2}; while :; do sleep 1; done",
+        ground.deploy().display(),
+        go.display(),
+        status.display()
+    );
+    let mut session = ground.start(&["sh", "-c", &script]);
+    let question = ground.question_of(&mut session);
+    let supervisor = session.supervisor();
+    let leaders = processes::below_named(supervisor, "ana-leader");
+    assert_eq!(leaders.len(), 1, "one session leader");
+    let mut all = session.wardens();
+    all.extend(leaders);
+    all.push(supervisor);
+    kill_at_once(&all);
+    the_host_goes_on(&ground);
+    fs::write(&go, "").expect("root may");
+    let code = wait::until("the agent tries", || fs::read_to_string(&status).ok());
+    assert_eq!(code.trim(), "137", "the guard kills what nobody holds");
+    assert!(processes::alive(question.pid()), "nobody kills what is held");
+    let hold = processes::cgroup(question.pid()).expect("it lives");
+    let events =
+        fs::read_to_string(format!("{}{hold}/cgroup.events", processes::cgroup2_mount())).expect("events");
+    assert!(events.contains("frozen 1"), "{events}");
+    assert_ne!(session.finish_within(Duration::from_secs(10)).code(), 0);
+    the_next_start_cleans_up(&ground, &question.session);
+    assert!(!processes::alive(question.pid()));
+}
