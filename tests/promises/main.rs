@@ -28,6 +28,7 @@ mod bad_input_is_refused;
 mod callers_do_not_stall;
 mod evidence_comes_first;
 mod evidence_holds;
+mod example_policy_works;
 mod git_asks_once;
 mod many_wait_at_once;
 mod one_question_for_many;

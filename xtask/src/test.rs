@@ -84,6 +84,10 @@ fn setup() -> Result<()> {
         need("script", "bsdutils"),
         need("mkfs.ext4", "e2fsprogs"),
         need("useradd", "passwd"),
+        // What the policy for coding agents is tried on; the larger ones (docker, terraform, …) where they are there.
+        need("gh", "gh"),
+        need("kubectl", "kubernetes-client"),
+        need("ssh", "openssh-client"),
         need("/usr/bin/python3", "python3"),
         need_that(&["/usr/bin/python3", "-c", "import venv, ensurepip"], "python3-venv"),
     ])

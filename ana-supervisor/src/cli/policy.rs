@@ -2,6 +2,8 @@
 
 mod explain;
 mod files;
+mod init;
+mod programs;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +20,7 @@ use serde::Serialize;
 use crate::policy::{Policy, PolicyErrors};
 pub use files::{PathWarning, home, missing_files, path_warnings};
 
-/// Check a policy, or ask it which rule would decide
+/// Check a policy, ask it which rule would decide, or start with one
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
@@ -31,6 +33,8 @@ enum Command {
     Check(Check),
     /// Say which rule would decide about an operation, and why
     Explain(Explain),
+    /// Print a policy to start with: what coding agents use, as it is installed here
+    Init(init::Init),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -114,6 +118,7 @@ fn answer(args: &Args, state: Option<&Path>) -> (Output, bool) {
     let (json, result) = match &args.command {
         Command::Check(check) => (check.common.json, self::check(check, state)),
         Command::Explain(explain) => (explain.common.json, explain::explain(explain, state)),
+        Command::Init(init) => (false, init::init(init)),
     };
     match result {
         Ok(output) => (output, true),

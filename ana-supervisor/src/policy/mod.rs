@@ -4,6 +4,7 @@
 //! passed, or every error with its place. Judging takes what the kernel has fixed (which listed files the program
 //! is, and its arguments) and gives a [`Verdict`]. Nothing here reads a file, a clock or the environment.
 
+mod agents;
 mod error;
 mod judge;
 mod keys;
@@ -20,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+pub use agents::{AGENTS_EXAMPLE, agents_names, agents_starter};
 pub use error::{Place, PolicyErrors, Problem};
 pub use rule::ExecRule;
 pub use starter::{GIT_EXAMPLE, STARTER_NAMES, starter};

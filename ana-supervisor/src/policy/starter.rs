@@ -64,7 +64,7 @@ fn of_rule<'a>(file: &'a Path, rule: &str) -> Option<&'a str> {
 }
 
 /// The section with another list of files.
-fn with_files(section: &str, files: &[&str]) -> String {
+pub(super) fn with_files(section: &str, files: &[&str]) -> String {
     let mut text = String::new();
     let mut inside = false;
     for line in section.lines() {

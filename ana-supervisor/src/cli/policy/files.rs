@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::PolicyCommandError;
+use super::{
+    PolicyCommandError,
+    programs::{self, Proxy},
+};
 use crate::policy::{Policy, Source};
 
 /// Where the policy lies unless a state folder is named.
@@ -125,7 +128,10 @@ pub(super) fn path_warning(policy: &Policy, name: &OsStr, path: &OsStr) -> Optio
     let is_listed = identity(&found).is_ok_and(|identity| !listed(policy, identity).is_empty());
     let same_name: Vec<PathBuf> =
         policy.exec_files().filter(|file| file.file_name() == Some(name)).map(Path::to_path_buf).collect();
-    if is_listed || same_name.is_empty() {
+    // rustup's cargo and pyenv's aws start the listed one.
+    let leads_there = same_name.iter().any(|file| file.exists())
+        && matches!(programs::proxy(&found), Some(Proxy::Rustup | Proxy::Shim));
+    if is_listed || leads_there || same_name.is_empty() {
         return None;
     }
     Some(PathWarning { name: name.to_string_lossy().into_owned(), found, listed: same_name })

@@ -1,5 +1,6 @@
 //! The policy from its text to its verdicts. Error messages are in [`golden`].
 
+mod agents;
 mod git;
 mod golden;
 mod judging;
