@@ -32,6 +32,7 @@ mod example_policy_works;
 mod git_asks_once;
 mod many_wait_at_once;
 mod one_question_for_many;
+mod json_is_described;
 mod ordinary_work_goes_on;
 mod privilege_is_asked_for;
 mod sessions_are_apart;

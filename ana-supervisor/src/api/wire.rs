@@ -71,7 +71,7 @@ pub enum Reply {
 }
 
 /// A session as `ana sessions` shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SessionInfo {
     pub session: String,
     pub user: String,

@@ -43,7 +43,7 @@ pub struct Passkeys {
 }
 
 /// One enrolled passkey.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Passkey {
     /// What people call it; unique.
@@ -71,7 +71,7 @@ pub struct Passkey {
 }
 
 /// What holds the private key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// A file: for tests and demos. Whoever reads the file is the approver.

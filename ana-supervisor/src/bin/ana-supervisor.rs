@@ -18,7 +18,7 @@ use clap::{Parser, Subcommand};
 /// The supervisor of ana's sessions; `ana-run` starts it
 #[derive(Debug, Parser)]
 #[command(name = "ana-supervisor", version)]
-struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     role: Role,
 }

@@ -2,13 +2,13 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use ana_supervisor::cli::{answer, audit, checks, doctor, passkey, policy, sessions};
+use ana_supervisor::cli::{answer, audit, checks, doctor, passkey, policy, schema, sessions};
 use clap::{Parser, Subcommand};
 
 /// Stop the operations that matter until a person approves them with a passkey
 #[derive(Debug, Parser)]
 #[command(name = "ana", version)]
-struct Args {
+pub(crate) struct Args {
     /// The folder for everything that ana writes
     #[arg(long, value_name = "DIR", env = "ANA_STATE_DIR", global = true)]
     state: Option<PathBuf>,
@@ -27,6 +27,7 @@ enum Command {
     Policy(policy::Args),
     Audit(audit::Audit),
     Doctor(doctor::Args),
+    Schema(schema::Args),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Passkey(args) => return passkey::run(args, state),
         Command::Policy(args) => return policy::run(args, state),
         Command::Audit(args) => return audit::run(args, state),
+        Command::Schema(args) => schema::run(&args),
         Command::Doctor(args) => return doctor::run(&args, checks::extra(state)),
     };
     result.unwrap_or_else(|error| {

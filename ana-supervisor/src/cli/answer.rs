@@ -64,8 +64,8 @@ pub struct Deny {
 }
 
 /// One row of `ana pending --json`.
-#[derive(Debug, Serialize)]
-struct Row {
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub(super) struct Row {
     id: String,
     session: String,
     kind: &'static str,

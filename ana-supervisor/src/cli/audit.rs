@@ -1,12 +1,12 @@
 //! `ana audit`: what was decided, by whom, and whether the log is as it was written.
 
-mod list;
+pub(super) mod list;
 mod moment;
 mod output;
-mod show;
+pub(super) mod show;
 #[cfg(test)]
 mod tests;
-mod verify;
+pub(super) mod verify;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

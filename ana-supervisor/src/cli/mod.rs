@@ -8,4 +8,5 @@ pub mod passkey;
 pub mod policy;
 pub mod question;
 pub mod run;
+pub mod schema;
 pub mod sessions;

@@ -1,6 +1,6 @@
 //! `ana policy`: check a policy, and ask it which rule would decide.
 
-mod explain;
+pub(super) mod explain;
 mod files;
 mod init;
 mod programs;
@@ -15,6 +15,7 @@ use std::{
 };
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::policy::{Policy, PolicyErrors};
@@ -137,8 +138,8 @@ fn load(files: &[PathBuf], home: Option<&Path>, state: Option<&Path>) -> Result<
     Ok(Policy::parse(&sources, &home)?)
 }
 
-#[derive(Serialize)]
-struct Checked<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Checked<'a> {
     ok: bool,
     rules: usize,
     tests: usize,
@@ -162,14 +163,14 @@ fn check(args: &Check, state: Option<&Path>) -> Result<Output, PolicyCommandErro
     })
 }
 
-#[derive(Serialize)]
-struct Failed<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Failed<'a> {
     ok: bool,
     errors: Vec<ErrorLine<'a>>,
 }
 
-#[derive(Serialize)]
-struct ErrorLine<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ErrorLine<'a> {
     message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<&'a str>,

@@ -1,12 +1,13 @@
 //! What a record says: the payload of one line.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::operation::Operation;
 
 /// What is recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Event {
     /// An agent was started: which seal, gates and guards are active.
@@ -47,7 +48,7 @@ impl Event {
 }
 
 /// The verdict of a decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RecordedVerdict {
     Allow,
@@ -65,7 +66,7 @@ impl RecordedVerdict {
 }
 
 /// A person's approval, complete: any WebAuthn library can check it from the record. All bytes are base64url.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AssertionRecord {
     pub credential_id: String,
@@ -134,7 +135,7 @@ impl Entry {
 }
 
 /// One record, as it is signed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Payload {
     /// [`super::VERSION`].

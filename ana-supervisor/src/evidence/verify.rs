@@ -20,7 +20,7 @@ use super::{LINE_BYTES_MAX, VERSION};
 use crate::state::Folder;
 
 /// What a valid log holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Report {
     pub records: u64,
     pub segments: u64,
@@ -52,7 +52,7 @@ pub struct Report {
 }
 
 /// The first record that is not as it was written.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, schemars::JsonSchema)]
 #[error("{file}:{line}: {reason}")]
 pub struct BadRecord {
     /// The segment's name.

@@ -7,6 +7,7 @@ pub mod bytes;
 pub mod canonical;
 pub mod render;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use bytes::Bytes;
@@ -15,7 +16,7 @@ pub use bytes::Bytes;
 pub const VERSION: u32 = 1;
 
 /// What is attempted, by whom, under which rule, and until when it may be answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Operation {
     /// [`VERSION`].
@@ -46,7 +47,7 @@ pub struct Operation {
     pub kind: Kind,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verify {
     Presence,
@@ -54,7 +55,7 @@ pub enum Verify {
 }
 
 /// Which process attempts it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Requester {
     pub pid: i32,
@@ -64,7 +65,7 @@ pub struct Requester {
     pub ancestry: Vec<Ancestor>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ancestor {
     pub pid: i32,
@@ -74,14 +75,14 @@ pub struct Ancestor {
 }
 
 /// The kind's own fields.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase", tag = "kind", content = "exec")]
 pub enum Kind {
     Exec(Box<Exec>),
 }
 
 /// The execution of a program, judged on the frozen new image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Exec {
     /// The executable that the kernel loaded; for a script, its interpreter.
@@ -99,7 +100,7 @@ pub struct Exec {
 }
 
 /// A file by what it is. The path is for people; dev, inode and the hash identify.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct File {
     pub path: Bytes,
@@ -113,7 +114,7 @@ pub struct File {
     pub not_fixed: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Script {
     pub file: File,
@@ -121,7 +122,7 @@ pub struct Script {
     pub opened: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Environment {
     /// SHA-256 over nonce ‖ the whole environment block as it lies in memory, base64url.
@@ -130,7 +131,7 @@ pub struct Environment {
     pub changed: Vec<Variable>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Variable {
     pub name: Bytes,
@@ -140,7 +141,7 @@ pub struct Variable {
     pub sha256: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
     Added,
@@ -148,7 +149,7 @@ pub enum Change {
     Removed,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ids {
     pub uid: u32,

@@ -9,6 +9,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, Color, ContentArrangement, Table};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::moment::Moment;
@@ -20,9 +21,16 @@ pub(super) struct List {
     /// Only this session (the first characters of its id are enough).
     #[arg(long, value_name = "ID")]
     session: Option<String>,
+    /// Only this kind of record: session-start, enrolment, decision, outcome, session-end, policy-load, root-reached,
+    /// tamper, loss.
+    #[arg(long, value_name = "EVENT", value_parser = event)]
+    event: Option<Event>,
     /// Only decisions with this verdict.
     #[arg(long)]
     verdict: Option<Verdict>,
+    /// Only what this person approved or denied.
+    #[arg(long, value_name = "NAME")]
+    approver: Option<String>,
     /// Only what this policy rule asked or decided.
     #[arg(long, value_name = "NAME")]
     rule: Option<String>,
@@ -32,9 +40,18 @@ pub(super) struct List {
     /// Not after this moment.
     #[arg(long, value_name = "TIME")]
     until: Option<Moment>,
+    /// Only the newest of them.
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<usize>,
     /// Print a JSON array.
     #[arg(long)]
     json: bool,
+}
+
+/// An event by its name in JSON.
+fn event(name: &str) -> Result<Event, String> {
+    let parsed = serde_json::from_value(serde_json::Value::from(name));
+    parsed.map_err(|_unknown| "no such event; `ana audit list --help` names them".to_owned())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -53,8 +70,8 @@ impl From<Verdict> for RecordedVerdict {
 }
 
 /// One record as it is listed.
-#[derive(Debug, Serialize)]
-struct Row {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(in crate::cli) struct Row {
     seq: u64,
     /// RFC 3339, UTC.
     time: String,
@@ -63,6 +80,8 @@ struct Row {
     event: Event,
     verdict: Option<RecordedVerdict>,
     decided_by: Option<&'static str>,
+    /// The person, of a person's decision.
+    approver: Option<String>,
     rule: Option<String>,
     /// The operation's id.
     operation: Option<String>,
@@ -82,11 +101,23 @@ impl From<&Payload> for Row {
             event: payload.event,
             verdict: payload.verdict,
             decided_by: payload.decided_by().map(|by| by.name()),
+            approver: approver(payload).map(str::to_owned),
             rule: payload.rule.clone(),
             operation: payload.operation_id().map(str::to_owned),
             summary: payload.operation.as_ref().map(crate::operation::Operation::summary),
             because: detail("because").or_else(|| detail("reason")),
             development: payload.development,
+        }
+    }
+}
+
+/// Who approved: the passkey's owner. Who denied: whoever the client's user is.
+fn approver(payload: &Payload) -> Option<&str> {
+    match &payload.assertion {
+        Some(assertion) => Some(&assertion.approver),
+        None => {
+            payload.decided_by().filter(|by| by.name() == "person")?;
+            payload.detail.as_ref()?.get("by")?.as_str()
         }
     }
 }
@@ -98,13 +129,17 @@ pub(super) fn time(payload: &Payload) -> String {
 
 impl List {
     pub(super) fn run(&self, state: Option<&Path>, out: &mut Out) -> anyhow::Result<ExitCode> {
-        let mut rows = Vec::new();
+        let mut rows = std::collections::VecDeque::new();
         super::each(state, |payload| {
             if self.wants(&payload) {
-                rows.push(Row::from(&payload));
+                rows.push_back(Row::from(&payload));
+                if self.limit.is_some_and(|limit| rows.len() > limit) {
+                    rows.pop_front();
+                }
             }
             ControlFlow::Continue(())
         })?;
+        let rows = Vec::from(rows);
         if self.json {
             out.json(&rows)?;
         } else if rows.is_empty() {
@@ -123,6 +158,8 @@ impl List {
             })
         };
         self.session.as_ref().is_none_or(in_session)
+            && self.event.is_none_or(|event| payload.event == event)
+            && self.approver.as_ref().is_none_or(|name| approver(payload) == Some(name))
             && self.verdict.is_none_or(|verdict| payload.verdict == Some(verdict.into()))
             && self.rule.as_ref().is_none_or(|rule| payload.rule.as_ref() == Some(rule))
             // Records have whole seconds: a record of the second that `since` lies in is not before it.

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::list::time;
@@ -23,8 +24,8 @@ pub(super) struct Show {
 }
 
 /// Everything that is recorded about one operation.
-#[derive(Debug, Serialize)]
-struct Story {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(in crate::cli) struct Story {
     /// The operation's id.
     id: String,
     decision: Option<Payload>,

@@ -75,6 +75,11 @@ fn list_shows_and_filters() {
     assert_eq!(count("list --json --since 1h"), 6);
     assert_eq!(count("list --json --until 1h"), 0);
     assert_eq!(count("list --json --since 2026-01-01T00:00:00Z --until 2126-01-01"), 6);
+    assert_eq!(count("list --json --event decision"), 2);
+    assert_eq!(count("list --json --event session-end --session S2"), 1);
+    assert_eq!(count("list --json --approver bob"), 0);
+    assert_eq!(json(path, "list --json --limit 1")[0]["seq"], 6);
+    assert!(run(path, "list --event nonsense").is_err());
     assert!(run(path, "list --since yesterday").is_err());
     let row = &json(path, "list --json --verdict allow")[0];
     assert_eq!((&row["event"], &row["decided_by"]), (&"decision".into(), &"rule".into()));

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::output::{self, Out};
 use crate::evidence::human::WebAuthn;
@@ -28,22 +29,30 @@ pub(super) struct Verify {
     json: bool,
 }
 
+/// What `--json` prints.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(in crate::cli) enum Said {
+    Valid {
+        ok: bool,
+        #[serde(flatten)]
+        report: Report,
+    },
+    Bad {
+        ok: bool,
+        #[serde(flatten)]
+        bad: BadRecord,
+    },
+}
+
 impl Verify {
     pub(super) fn run(&self, state: Option<&Path>, out: &mut Out) -> anyhow::Result<ExitCode> {
         match self.verify(state) {
-            Ok(report) if self.json => {
-                let mut value = serde_json::to_value(&report)?;
-                if let Some(members) = value.as_object_mut() {
-                    members.insert("ok".into(), json!(true));
-                }
-                out.json(&value)?;
-            }
+            Ok(report) if self.json => out.json(&Said::Valid { ok: true, report })?,
             Ok(report) => self.tell(&report, out)?,
             Err(Problem::Bad(bad)) => {
                 if self.json {
-                    out.json(
-                        &json!({ "ok": false, "file": bad.file, "line": bad.line, "reason": bad.reason }),
-                    )?;
+                    out.json(&Said::Bad { ok: false, bad })?;
                     out.flush()?;
                 } else {
                     output::complain(&bad.to_string());

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Explain, Kind, Output, PolicyCommandError, files, json, load};
@@ -21,8 +22,8 @@ const SCRIPTS_MAX: usize = 5;
 const LINE_MAX: u64 = 256;
 
 /// What `--json` prints.
-#[derive(Serialize)]
-struct Explained {
+#[derive(Serialize, JsonSchema)]
+pub(in crate::cli) struct Explained {
     action: Action,
     /// Absent when no rule lists the program.
     rule: Option<String>,

@@ -2,20 +2,28 @@
 
 use std::{
     fs, io,
+    os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
 };
 
-use nix::sys::{
-    fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags},
-    memfd::{MFdFlags, memfd_create},
-    socket::{AddressFamily, SockFlag, SockType, getsockopt, socketpair, sockopt::PeerPidfd},
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        socket::{AddressFamily, SockFlag, SockType, getsockopt, socketpair, sockopt::PeerPidfd},
+    },
 };
 
 use super::Check;
-use crate::sys;
+use crate::sys::{
+    self,
+    fanotify::{Answer, Buffer, Group},
+};
 
 /// The first Landlock version that scopes signals and abstract sockets (Linux 6.12).
 const LANDLOCK_SEAL: u32 = 6;
+/// How long an open of our own file may take to arrive.
+const ANSWER_LIMIT_MS: u16 = 2000;
 
 pub(super) fn kernel_release() -> String {
     match nix::sys::utsname::uname() {
@@ -90,11 +98,11 @@ pub(super) fn pids(cgroup2: Option<&Path>) -> Check {
     }
 }
 
-/// The group that the gate needs, with a permission mark on a file of our own.
+/// The group that the gate needs, tried on a file of our own.
 pub(super) fn fanotify() -> Check {
     let name = "fanotify";
     match permission_events() {
-        Ok(()) => Check::ok(name, "permission events for opens and execs, with pidfds"),
+        Ok(()) => Check::ok(name, "an open was stopped and refused; permission events come with pidfds"),
         Err(io) if io.kind() == io::ErrorKind::PermissionDenied && !nix::unistd::geteuid().is_root() => {
             Check::degraded(name, "cannot be tried without root", "run it as root: sudo ana doctor")
         }
@@ -106,17 +114,34 @@ pub(super) fn fanotify() -> Check {
     }
 }
 
+/// Stops an open of a file of our own, and refuses it.
 fn permission_events() -> io::Result<()> {
-    let flags = InitFlags::FAN_CLASS_CONTENT
-        | InitFlags::FAN_UNLIMITED_QUEUE
-        | InitFlags::FAN_UNLIMITED_MARKS
-        | InitFlags::FAN_REPORT_PIDFD
-        | InitFlags::FAN_CLOEXEC;
-    let group = Fanotify::init(flags, EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC)?;
+    let group = Group::new()?;
     // Nobody else can open it, so the mark holds nobody up.
     let file = memfd_create(c"ana-doctor", MFdFlags::MFD_CLOEXEC)?;
-    let mask = MaskFlags::FAN_OPEN_PERM | MaskFlags::FAN_OPEN_EXEC_PERM;
-    Ok(group.mark(MarkFlags::FAN_MARK_ADD, mask, &file, None::<&Path>)?)
+    group.protect(file.as_fd())?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let opener = std::thread::spawn(move || fs::File::open(path).map(drop));
+    let stopped = refuse_one(&group);
+    // Whatever still waits goes on when the group is gone.
+    drop(group);
+    let opened = opener.join().map_err(|_panic| io::Error::other("the opening thread died"))?;
+    stopped?;
+    match opened {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => Err(io::Error::other("an open was refused and went on")),
+    }
+}
+
+fn refuse_one(group: &Group) -> io::Result<()> {
+    let mut ready = [PollFd::new(group.as_fd(), PollFlags::POLLIN)];
+    if poll(&mut ready, PollTimeout::from(ANSWER_LIMIT_MS))? == 0 {
+        return Err(io::Error::other("an open was not stopped"));
+    }
+    let mut events = Vec::new();
+    group.read(&mut Buffer::default(), &mut events)?;
+    events.iter().try_for_each(|event| group.answer(event.file.as_fd(), Answer::Deny))
 }
 
 pub(super) fn seccomp() -> Check {
