@@ -10,6 +10,7 @@ mod demo;
 mod fuzz;
 mod installed;
 mod lint;
+mod man;
 mod mutants;
 mod packages;
 mod run;
@@ -38,6 +39,7 @@ enum Task {
     Bench(bench::Args),
     Bpf(bpf::Args),
     Fuzz(fuzz::Args),
+    Man(man::Args),
     Mutants(mutants::Args),
 }
 
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Lint(args) => lint::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Man(args) => man::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Bpf(args) => bpf::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Mutants(args) => mutants::run(&args),
