@@ -98,12 +98,12 @@ impl Pipeline {
         };
         let arrival =
             if blocked.exec { self.gate.hold(blocked).await? } else { self.gate.open(blocked).await? };
-        let held = match arrival {
+        let mut held = match arrival {
             Arrival::Held(held) => *held,
             Arrival::Refused(blocked, error) => return self.refuse_open(blocked, &error).await,
             Arrival::Passed => return Ok(()),
         };
-        let judged = match self.judge(&held) {
+        let judged = match self.judge(&mut held).await {
             Ok(judged) => judged,
             Err(error) => {
                 let (id, why) = (ulid::Ulid::generate().to_string(), error.to_string());
@@ -201,7 +201,7 @@ impl Pipeline {
     }
 
     /// The policy's verdict on a held operation, and the operation as it will be shown, signed and recorded.
-    fn judge(&self, held: &Held) -> Result<Judged, GateError> {
+    async fn judge(&self, held: &mut Held) -> Result<Judged, GateError> {
         let baseline = self.gate.baseline.borrow().clone().ok_or(GateError::Ended)?;
         let mut verdict = self.verdict(held);
         let hooks = process::changed_hooks(&held.subject.image.environment, &baseline);
@@ -213,6 +213,9 @@ impl Pipeline {
                 Some(Action::Allow | Action::Approve) | None => Action::Approve,
             };
             verdict.because = format!("{}, but the environment sets {}", verdict.because, hooks.join(", "));
+        }
+        if verdict.action == Action::Approve {
+            held.look_up_arguments().await?;
         }
         self.judged(verdict, &held.subject)
     }
@@ -475,6 +478,7 @@ fn shortened(mut operation: Operation) -> Operation {
         Kind::Exec(exec) => {
             exec.argv.truncate(1);
             exec.environment.changed.clear();
+            exec.argument_files.clear();
             for argument in &mut exec.argv {
                 argument.0.truncate(4096);
             }

@@ -12,6 +12,7 @@ mod agents_work;
 mod allowed_runs_at_once;
 mod attack_by_abi;
 mod an_assertion_counts_once;
+mod argument_files_are_judged;
 mod attack_by_copy;
 mod attack_by_format;
 mod attack_by_name;

@@ -44,7 +44,7 @@ impl Hashes {
         if let Some(hash) = version.as_ref().and_then(|version| self.lock().get(version).copied()) {
             return Ok(hash);
         }
-        let hash = hash(file)?;
+        let hash = hash(file, SIZE_MAX)?;
         if let Some(version) = version {
             let mut remembered = self.lock();
             if remembered.len() >= REMEMBERED_MAX {
@@ -82,7 +82,11 @@ fn version(meta: &fs::Metadata) -> Option<Version> {
     })
 }
 
-fn hash(file: &File) -> io::Result<[u8; 32]> {
+/// SHA-256 of a file of at most `limit` bytes.
+///
+/// # Errors
+/// A larger file, or one that cannot be read.
+pub fn hash(file: &File, limit: u64) -> io::Result<[u8; 32]> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; CHUNK];
     let mut offset = 0;
@@ -93,8 +97,8 @@ fn hash(file: &File) -> io::Result<[u8; 32]> {
         }
         hasher.update(&buffer[..length]);
         offset += length as u64;
-        if offset > SIZE_MAX {
-            return Err(io::Error::other("the file is larger than 2 GiB"));
+        if offset > limit {
+            return Err(io::Error::other(format!("the file is larger than {limit} bytes")));
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Takes what the kernel reports; gives a [`exec::Held`] operation that goes on only with a [`exec::Ticket`]. Never
 //! decides: what is not answered stays stopped, what cannot be handled is refused.
 
+pub mod arguments;
 pub mod exec;
 pub mod files;
 pub mod process;

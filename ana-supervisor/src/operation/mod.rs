@@ -97,6 +97,31 @@ pub struct Exec {
     pub ids: Ids,
     /// The kinds of namespaces ("mnt", "user", "pid", …) that are not the session's.
     pub foreign_namespaces: Vec<String>,
+    /// The files that arguments name, if a person is asked; in the order of the arguments.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub argument_files: Vec<ArgumentFile>,
+}
+
+/// A regular file that an argument names, as the process would open it at the judgement. Without `sha256` it could not
+/// be read (or is protected, too large, one too many); without `dev` and `inode` not even be found in time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArgumentFile {
+    /// Which argument; argv\[0\] is 0.
+    pub index: u32,
+    /// The part of the argument that names the file.
+    pub path: Bytes,
+    /// "major:minor" of st_dev (stat(2)).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub dev: Option<String>,
+    /// Decimal, as a string.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub inode: Option<String>,
+    /// Base64url.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sha256: Option<String>,
+    /// The session's user can change the content or replace the file after the judgement.
+    pub not_fixed: bool,
 }
 
 /// A file by what it is. The path is for people; dev, inode and the hash identify.
@@ -207,6 +232,7 @@ pub(crate) fn example() -> Operation {
             },
             ids: Ids { uid: 1000, euid: 1000, gid: 1000, egid: 1000, capabilities: None },
             foreign_namespaces: Vec::new(),
+            argument_files: Vec::new(),
         })),
     }
 }
@@ -223,5 +249,13 @@ pub(crate) fn example_script() -> Operation {
     }
     exec.program.path = "/usr/bin/dash".into();
     exec.argv = ["/bin/sh", "-e", "./deploy.sh", "prod"].map(Bytes::from).to_vec();
+    exec.argument_files = vec![ArgumentFile {
+        index: 3,
+        path: "prod".into(),
+        dev: Some("254:1".into()),
+        inode: Some("4711".into()),
+        sha256: Some(exec.program.sha256.clone()),
+        not_fixed: true,
+    }];
     operation
 }

@@ -4,7 +4,7 @@
 
 use anstyle::{AnsiColor, Style};
 
-use super::{Bytes, Change, Exec, File, Kind, Operation, Verify};
+use super::{ArgumentFile, Bytes, Change, Exec, File, Kind, Operation, Verify};
 
 const COMMAND: Style = Style::new().bold();
 const WARNING: Style = AnsiColor::Red.on_default().bold();
@@ -40,6 +40,7 @@ impl Operation {
                 page.field("", "opened by the interpreter, not run through its #! line");
             }
         }
+        page.argument_files(&exec.argument_files);
         page.field("asked by", &self.chain());
         page.field("directory", &exec.cwd.escaped());
         page.environment(exec);
@@ -155,6 +156,27 @@ impl Page {
         self.field("", &format!("sha256 {}", ascii(&file.sha256)));
         if file.not_fixed {
             self.warn("", "NOT FIXED: the session can still change it");
+        }
+    }
+
+    /// One line each; the path comes last, so that it cannot pretend to be anything else.
+    fn argument_files(&mut self, files: &[ArgumentFile]) {
+        let mut label = "files";
+        for file in files {
+            let path = shell_quoted(&file.path.0);
+            let state = if file.not_fixed { "NOT FIXED" } else { "fixed" };
+            let content = match &file.sha256 {
+                Some(hash) => format!("sha256 {}", ascii(hash)),
+                None => "could not be read".to_owned(),
+            };
+            let line = format!("[{}] {content} {state} {path}", file.index);
+            let sure = file.sha256.is_some() && !file.not_fixed;
+            if sure {
+                self.field(label, &line)
+            } else {
+                self.warn(label, &line)
+            }
+            label = "";
         }
     }
 
@@ -315,6 +337,23 @@ operation    01J8ZQ4T6M9B2N3C4D5E6F7G8H
         assert!(
             prompt.contains("  [0]  7 bytes  /bin/sh\n  [1]  2 bytes  -e\n  [2] 11 bytes  ./deploy.sh\n"),
             "{prompt}"
+        );
+    }
+
+    #[test]
+    fn every_argument_file_has_its_line() {
+        let mut operation = example_script();
+        let prompt = operation.prompt(200, false);
+        let line = "files        [3] sha256 n4bQgYhMfWWaL-qgxVrQFaO_TxsrC4Is0V1sFbDwCgg NOT FIXED prod\n";
+        assert!(prompt.contains(line), "{prompt}");
+        let Kind::Exec(exec) = &mut operation.kind;
+        let mut unread = exec.argument_files[0].clone();
+        (unread.path, unread.sha256) = ("a b fixed".into(), None);
+        exec.argument_files[0].not_fixed = false;
+        exec.argument_files.push(unread);
+        let prompt = operation.prompt(200, false);
+        assert!(
+            prompt.contains("Cgg fixed prod\n             [3] could not be read NOT FIXED 'a b fixed'\n")
         );
     }
 

@@ -48,6 +48,7 @@ impl Pipeline {
                 capabilities: None,
             },
             foreign_namespaces: Vec::new(),
+            argument_files: Vec::new(),
         };
         let decided = match self.judged_at(at, verdict, requester, exec) {
             Ok(judged) => Decided::by_rule(judged),

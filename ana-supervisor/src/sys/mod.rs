@@ -12,6 +12,7 @@ pub mod seccomp;
 pub mod socket;
 pub mod tell;
 pub mod terminal;
+pub mod thread;
 
 use std::io;
 

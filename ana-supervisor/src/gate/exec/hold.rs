@@ -82,7 +82,7 @@ impl ExecGate {
             let program = files::describe(&file, key, gate.hashes.of(&file)?, &gate.user)?;
             let caller = process::read(pid, &baseline)?;
             let image = process::Image { argv: Vec::new(), ..caller };
-            Ok(Subject { image, program, script: None })
+            Ok(Subject { image, program, script: None, argument_files: Vec::new() })
         })
         .await
     }
@@ -187,7 +187,7 @@ impl ExecGate {
                 }
             };
             let protected = files.into_iter().map(|(_, object)| object).collect();
-            let subject = Subject { image, program, script };
+            let subject = Subject { image, program, script, argument_files: Vec::new() };
             Ok(Read { pid, subject, gain, script_arguments, protected, file, stat, hash })
         })
         .await

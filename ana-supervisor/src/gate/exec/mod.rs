@@ -40,6 +40,7 @@ use self::{
     reports::Router,
 };
 use super::{
+    arguments::{self, Lookups},
     files::{self, Hashes},
     process::{Baseline, Image},
 };
@@ -51,6 +52,7 @@ use crate::{
         spec::Identity,
     },
     operation::{self, Bytes},
+    policy::Action,
 };
 
 /// How long an exec that was let through may take to come to its first instruction, and the image to be read. Longer:
@@ -84,7 +86,7 @@ pub enum GateError {
     UnknownFile,
     #[error("only an interpreter may open a protected file, and only a script, to read it; run it instead")]
     NotAnInterpreter,
-    #[error("the file was changed after it was judged")]
+    #[error("a file was changed after it was judged")]
     Changed,
 }
 
@@ -109,6 +111,7 @@ pub struct ExecGate {
     /// Known once the agent has been forked.
     pub baseline: watch::Receiver<Option<Arc<Baseline>>>,
     pub hashes: Arc<Hashes>,
+    lookups: Lookups,
     pub teller: super::tell::Teller,
     in_flight: Mutex<HashMap<Pid, OnItsWay>>,
 }
@@ -126,6 +129,7 @@ impl ExecGate {
         hashes: Arc<Hashes>,
     ) -> Self {
         Self {
+            lookups: Lookups::new(user.clone(), Arc::clone(&protected)),
             cgroup,
             maps,
             protected,
@@ -204,6 +208,8 @@ pub struct Subject {
     pub image: Image,
     pub program: operation::File,
     pub script: Option<operation::Script>,
+    /// Looked up once it is known that a person is asked.
+    pub argument_files: Vec<operation::ArgumentFile>,
 }
 
 impl Subject {
@@ -217,6 +223,7 @@ impl Subject {
             environment: super::process::environment(&self.image.environment, nonce, baseline),
             ids: self.image.ids.clone(),
             foreign_namespaces: self.image.foreign_namespaces.clone(),
+            argument_files: self.argument_files.clone(),
         }
     }
 }
@@ -248,22 +255,34 @@ impl Ticket {
 }
 
 impl Held {
+    /// Looks up the files that the arguments name: a person will be asked about them.
+    ///
+    /// # Errors
+    /// The process has gone.
+    pub async fn look_up_arguments(&mut self) -> Result<(), GateError> {
+        self.subject.argument_files = self.arguments_now().await?;
+        Ok(())
+    }
+
+    async fn arguments_now(&self) -> Result<Vec<operation::ArgumentFile>, GateError> {
+        // A script is shown by itself.
+        let script = self.subject.script.is_some().then_some(self.stat);
+        Ok(self.gate.lookups.of(self.pid, &self.subject.image.argv, script).await?)
+    }
+
     /// Lets the operation go on; gives the decision back for the record of its outcome, if its end will be reported.
     ///
     /// # Errors
     /// When it cannot go on as it was judged: it has been killed then.
     pub async fn resume(mut self, ticket: Ticket) -> Result<Option<Recorded>, GateError> {
         let gate = Arc::clone(&self.gate);
+        if self.changed(&ticket).await? {
+            let operation = Arc::clone(ticket.0.decided().operation());
+            let why = GateError::Changed.to_string();
+            self.refuse(operation.summary(), operation.rule.clone(), operation.id.clone(), why).await;
+            return Err(GateError::Changed);
+        }
         if self.subject.script.is_some() {
-            // An executable that runs cannot be written (ETXTBSY); a script can.
-            let file = self.file.try_clone()?;
-            let now = gate.blocking(move |gate| Ok(gate.hashes.of(&file)?)).await?;
-            if now != self.hash {
-                let operation = Arc::clone(ticket.0.decided().operation());
-                let why = GateError::Changed.to_string();
-                self.refuse(operation.summary(), operation.rule.clone(), operation.id.clone(), why).await;
-                return Err(GateError::Changed);
-            }
             gate.admitted.admit(self.pid, Arc::clone(&self.process), self.stat, self.hash);
         }
         match std::mem::replace(&mut self.stop, Stop::Over) {
@@ -283,6 +302,21 @@ impl Held {
             }
             Stop::Over => Ok(None),
         }
+    }
+
+    /// Whether a file that was judged has another content now.
+    async fn changed(&self, ticket: &Ticket) -> Result<bool, GateError> {
+        if self.subject.script.is_some() {
+            // An executable that runs cannot be written (ETXTBSY); a script can.
+            let file = self.file.try_clone()?;
+            if self.gate.blocking(move |gate| Ok(gate.hashes.of(&file)?)).await? != self.hash {
+                return Ok(true);
+            }
+        }
+        if ticket.0.decided().verdict().action != Action::Approve {
+            return Ok(false);
+        }
+        Ok(!arguments::unchanged(&self.subject.argument_files, &self.arguments_now().await?))
     }
 
     /// Ends the operation: tells the process why, then kills it (or fails its open with EPERM).

@@ -55,7 +55,7 @@ impl ExecGate {
             pid,
             process: Arc::clone(&blocked.process),
             protected: vec![object],
-            subject: Subject { image, program, script: Some(script) },
+            subject: Subject { image, program, script: Some(script), argument_files: Vec::new() },
             gain: None,
             script_arguments: None,
             file: blocked.file.try_clone()?,
