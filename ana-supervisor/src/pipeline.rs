@@ -18,7 +18,7 @@ use crate::{
     approval::{Decided, Desk, Judged, Likeness},
     evidence::{Entry, Event, Recorded, Store},
     gate::{
-        exec::{Arrival, ExecGate, GateError, Held, Subject, Ticket, answerer::Blocked},
+        exec::{Arrival, ExecGate, GateError, Held, Subject, Ticket, answerer::Blocked, replaced::News},
         process,
     },
     kernel::Report,
@@ -231,7 +231,7 @@ impl Pipeline {
         now: jiff::Timestamp,
         mut verdict: Verdict,
         requester: Requester,
-        exec: impl FnOnce(&str) -> operation::Exec,
+        exec: impl Fn(&str) -> operation::Exec,
     ) -> Result<Judged, GateError> {
         let nonce = nonce().map_err(GateError::Read)?;
         let timeout = jiff::SignedDuration::try_from(verdict.timeout).unwrap_or_default();
@@ -262,7 +262,7 @@ impl Pipeline {
         let alike = match verdict.action {
             // Salted alike for the whole session, or no two environments would be the same.
             Action::Approve => {
-                let kind = Kind::Exec(Box::new(subject.exec(&self.session.id, &baseline)));
+                let kind = Kind::Exec(Box::new(exec(&self.session.id)));
                 Likeness::of(&verdict.rule, &kind)
             }
             Action::Allow | Action::Deny => None,
@@ -386,6 +386,31 @@ impl Pipeline {
                 drop(self.append(approved.outcome(outcome(status))).await);
             }
             Report::ExecHeld { .. } => {}
+        }
+    }
+
+    /// What became of the protected files.
+    ///
+    /// A replaced file is a `tamper` record whoever replaced it, an upgrade of a package included: what the policy's words
+    /// stand for has changed, and who did it is only known as long as that process can still be looked at.
+    pub async fn tell(&self, news: News) {
+        match news {
+            News::Replaced(replaced) => {
+                let gate = Arc::clone(&self.gate);
+                let detail = tokio::task::spawn_blocking(move || replaced.detail(&gate.hashes)).await;
+                if let Ok(detail) = detail {
+                    self.note(Event::Tamper, detail).await;
+                }
+            }
+            News::Overflow if self.is_news("overflow") => {
+                let text =
+                    "more files appeared than the kernel can tell; every listed path was followed again";
+                self.note(Event::Loss, json!({ "notifications": text })).await;
+            }
+            News::Overflow => {}
+            News::Unprotected(error) => {
+                self.note(Event::Loss, json!({ "unprotected": chain(&error) })).await;
+            }
         }
     }
 

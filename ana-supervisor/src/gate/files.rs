@@ -114,7 +114,8 @@ pub fn not_fixed(file: &File, path: &Path, user: &Identity) -> bool {
     writable(&meta, user) || replaceable(path, meta.uid(), user)
 }
 
-fn writable(meta: &fs::Metadata, user: &Identity) -> bool {
+/// Whether `user` can write it, or give himself the right to.
+pub fn writable(meta: &fs::Metadata, user: &Identity) -> bool {
     // An owner can give himself the right to write.
     meta.uid() == user.uid
         || meta.mode() & 0o002 != 0

@@ -181,7 +181,7 @@ mod tests {
             }
             inner.environment.changed = exec.0;
             let [uid, euid, gid, egid] = exec.1;
-            inner.ids = Ids { uid, euid, gid, egid };
+            inner.ids = Ids { uid, euid, gid, egid, capabilities: None };
             inner.foreign_namespaces = exec.2;
             operation
         })

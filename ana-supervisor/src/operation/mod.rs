@@ -104,7 +104,7 @@ pub struct Exec {
 
 /// A regular file that an argument names, as the process would open it at the judgement. Without `sha256` it could not
 /// be read (or is protected, too large, one too many); without `dev` and `inode` not even be found in time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ArgumentFile {
     /// Which argument; argv\[0\] is 0.

@@ -35,10 +35,10 @@ impl Pipeline {
         let user = &self.gate.user;
         let requester = process::requester(pid, started, parent, baseline.agent);
         let exec = |nonce: &str| operation::Exec {
-            program,
+            program: program.clone(),
             script: None,
-            argv: call.argv.into_iter().map(operation::Bytes).collect(),
-            cwd,
+            argv: call.argv.iter().cloned().map(operation::Bytes).collect(),
+            cwd: cwd.clone(),
             environment: process::environment(&call.environment, nonce, &baseline),
             ids: operation::Ids {
                 uid: user.uid,

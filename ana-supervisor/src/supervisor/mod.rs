@@ -12,6 +12,7 @@ mod notices;
 mod owner;
 mod setup;
 pub mod start;
+mod watching;
 
 use std::{io, path::PathBuf, time::Duration};
 

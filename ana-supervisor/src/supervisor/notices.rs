@@ -13,16 +13,19 @@ pub(super) fn of(door: &Door, prepared: &Prepared) -> Vec<String> {
             prepared.seal.landlock_abi, prepared.switches.namespaces
         ));
     }
-    if let Some(first) = prepared.missing.first() {
-        let more = match prepared.missing.len() {
+    if let Some(first) = prepared.watched.missing.first() {
+        let more = match prepared.watched.missing.len() {
             1 => String::new(),
             n => format!(" and {} more", n - 1),
         };
-        let text = format!(
-            "not there, hence not protected: {}{more} (a file that appears there later is not, either)",
+        notices.push(format!("not there yet: {}{more} (protected once it is)", first.display()));
+    }
+    if let Some(first) = prepared.watched.unwatched.first() {
+        notices.push(format!(
+            "the file system of {} does not tell what is replaced in it: a protected file that is replaced there \
+             is not protected any more",
             first.display()
-        );
-        notices.push(text);
+        ));
     }
     let switches = prepared.switches;
     for (on, what) in [

@@ -19,7 +19,10 @@ use crate::{
     },
     approval::Waiting,
     evidence::{Entry, Event},
-    gate::process::{Baseline, Namespaces},
+    gate::{
+        exec::replaced::News,
+        process::{Baseline, Namespaces},
+    },
     kernel::Report,
     launch::spec::{Failure, FromLeader, Preparation, Spec, ToLeader},
     operation::Operation,
@@ -264,6 +267,7 @@ impl Running {
                     None => return End::Killed("the kernel's events ended".to_owned()),
                 },
                 Some(report) = self.prepared.reports.recv() => self.write_down(report),
+                Some(news) = self.prepared.watched.news.recv() => self.tell(news),
                 Some(_) = self.tasks.join_next() => {}
                 said = frame::receive(&self.leader, &mut self.leader_assembly) => match said {
                     Ok(Some(word)) => if let Some(end) = self.hear_leader(word).await { return end },
@@ -289,6 +293,11 @@ impl Running {
         self.tasks.spawn(async move { pipeline.report(report).await });
     }
 
+    fn tell(&mut self, news: News) {
+        let pipeline = Arc::clone(&self.prepared.pipeline);
+        self.tasks.spawn(async move { pipeline.tell(news).await });
+    }
+
     /// Everything that was on its way is decided and written down before the session's end is: what waited for a person
     /// ends with its process.
     async fn settle(&mut self) {
@@ -300,6 +309,9 @@ impl Running {
         self.prepared.pipeline.gate.router.exec_in(0).await;
         while let Ok(report) = self.prepared.reports.try_recv() {
             self.write_down(report);
+        }
+        while let Ok(news) = self.prepared.watched.news.try_recv() {
+            self.tell(news);
         }
         while let Ok(Some(_)) = tokio::time::timeout_at(end, self.tasks.join_next()).await {}
         self.tasks.abort_all();

@@ -21,7 +21,10 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-use super::{Options, SupervisorError, io as doing, leftovers};
+use super::{
+    Options, SupervisorError, io as doing, leftovers,
+    watching::{self, Watched},
+};
 use crate::{
     api::frame::{self, Blocking},
     approval::{
@@ -40,7 +43,7 @@ use crate::{
             privilege,
             protected::ProtectedFiles,
             quick::{self, Ledger, Line, Quick, Slot},
-            reports,
+            replaced, reports,
         },
         files::Hashes,
         process::Baseline,
@@ -126,7 +129,7 @@ pub(super) struct Prepared {
     /// Why the session has to end.
     pub fatal: mpsc::UnboundedReceiver<String>,
     pub fatal_sender: mpsc::UnboundedSender<String>,
-    pub missing: Vec<PathBuf>,
+    pub watched: Watched,
 }
 
 /// The guard, being loaded.
@@ -198,6 +201,7 @@ struct Answering {
     hashes: Arc<Hashes>,
     baseline: (watch::Sender<Option<Arc<Baseline>>>, watch::Receiver<Option<Arc<Baseline>>>),
     ledger: (Ledger, mpsc::UnboundedReceiver<Line>),
+    watched: Watched,
 }
 
 impl Fences {
@@ -222,8 +226,8 @@ impl Fences {
         for group in &harmless {
             kernel.maps().harmless_group(*group)?;
         }
-        let (protected, listed) = ProtectedFiles::open(policy, path, user, &harmless)?;
-        let (protected, admitted) = (Arc::new(protected), Arc::new(Admitted::default()));
+        let protected = Arc::new(ProtectedFiles::new(policy, path));
+        let admitted = Arc::new(Admitted::default());
         let pulse = Pulse::new().map_err(doing("make the answering thread's pulse"))?;
         self.warden = Some(start_warden(options, door, [group.as_fd(), lock.as_fd(), pulse.beats()])?);
         self.lock = Some(lock);
@@ -249,10 +253,19 @@ impl Fences {
             pulse: std::sync::Mutex::new(pulse),
         };
         start_answerers(answerer, fatal)?;
-        for file in &listed {
-            file.protect(&group, &kernel.maps())?;
-        }
-        Ok(Answering { protected, admitted, arrivals, hashes, baseline, ledger })
+        let parts = replaced::Parts {
+            group,
+            maps: kernel.maps(),
+            protected: Arc::clone(&protected),
+            user: user.clone(),
+            harmless_groups: harmless,
+            prefix: self.cgroup.prefix().to_owned(),
+        };
+        let watched = watching::start(policy, path, parts, fatal.clone())?;
+        // What is allowed can be let through once it is known what it is.
+        let (files, known, rules) = (Arc::clone(&protected), Arc::clone(&hashes), Arc::clone(policy));
+        std::thread::spawn(move || files.hash(&rules, &known));
+        Ok(Answering { protected, admitted, arrivals, hashes, baseline, ledger, watched })
     }
 
     /// Takes everything down, after an error: nothing of the agent's has run.
@@ -307,7 +320,7 @@ struct Parts {
     reports: mpsc::UnboundedReceiver<Report>,
     fatal: mpsc::UnboundedReceiver<String>,
     fatal_sender: mpsc::UnboundedSender<String>,
-    missing: Vec<PathBuf>,
+    watched: Watched,
 }
 
 impl Parts {
@@ -329,7 +342,7 @@ impl Parts {
             reports: self.reports,
             fatal: self.fatal,
             fatal_sender: self.fatal_sender,
-            missing: self.missing,
+            watched: self.watched,
         })
     }
 }
@@ -351,9 +364,8 @@ fn build(
         uid: door.account.identity.uid,
     };
     let (fatal_sender, fatal) = mpsc::unbounded_channel();
-    let Answering { protected, admitted, arrivals, hashes, baseline, ledger } =
+    let Answering { protected, admitted, arrivals, hashes, baseline, ledger, watched } =
         fences.raise(options, door, spec, &policy, &mut kernel, &fatal_sender)?;
-    let missing = protected.missing.clone();
     let ((baseline, known), (ledger, lines)) = (baseline, ledger);
     let (report_sender, reports) = mpsc::unbounded_channel();
     let (router, pump) = reports::router(kernel.take_reports()?, report_sender);
@@ -382,7 +394,7 @@ fn build(
         reports,
         fatal,
         fatal_sender,
-        missing,
+        watched,
     })
 }
 
@@ -504,7 +516,8 @@ pub(super) fn record_start(prepared: &Prepared, door: &Door, spec: &Spec) -> Res
         "switches": prepared.switches,
         "task_limit": prepared.limit,
         "protected_files": prepared.pipeline.gate.protected.len(),
-        "missing_files": prepared.missing,
+        "missing_files": prepared.watched.missing,
+        "unwatched_folders": prepared.watched.unwatched,
         "gates": ["exec"],
         "guards": ["exec", "device"],
     });

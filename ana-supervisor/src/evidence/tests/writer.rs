@@ -23,7 +23,7 @@ fn judged(id: u32, action: Action) -> Judged {
         verify: Verify::Presence,
         needs_argv: true,
     };
-    Judged { operation: Arc::new(operation(id, "s")), verdict }
+    Judged { operation: Arc::new(operation(id, "s")), verdict, alike: None }
 }
 
 fn allowed(id: u32) -> Decided {

@@ -16,7 +16,9 @@ pub mod place;
 pub mod privilege;
 pub mod protected;
 pub mod quick;
+pub mod replaced;
 pub mod reports;
+mod route;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -66,6 +68,8 @@ const IN_FLIGHT_MAX: usize = 512;
 pub enum GateError {
     #[error("protect {path}", path = path.display())]
     Protect { path: PathBuf, source: io::Error },
+    #[error("watch what replaces protected files")]
+    Watch(#[source] io::Error),
     #[error("hold the process")]
     Cgroup(#[from] CgroupError),
     #[error("talk to the guard")]

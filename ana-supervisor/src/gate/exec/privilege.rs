@@ -4,10 +4,10 @@
 use std::{
     collections::HashSet,
     ffi::OsStr,
-    fs::{self, DirEntry, File},
+    fs::{self, DirEntry},
     io,
     os::{
-        fd::AsRawFd,
+        fd::{AsRawFd, BorrowedFd},
         unix::{ffi::OsStrExt, fs::MetadataExt},
     },
     path::{Path, PathBuf},
@@ -108,7 +108,7 @@ impl Gain {
 }
 
 /// Whether an exec of this file can give `user` anything.
-pub fn gives(file: &File, user: &Identity, harmless: &HashSet<u32>) -> io::Result<bool> {
+pub fn gives(file: BorrowedFd, user: &Identity, harmless: &HashSet<u32>) -> io::Result<bool> {
     path_gives(&Path::new("/proc/self/fd").join(file.as_raw_fd().to_string()), user, harmless)
 }
 

@@ -2,169 +2,152 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io,
     os::{
-        fd::AsFd,
+        fd::{AsRawFd, OwnedFd},
         unix::{
             ffi::OsStrExt,
-            fs::{FileExt, MetadataExt, OpenOptionsExt},
+            fs::{FileExt, MetadataExt},
         },
     },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use ana_common::FileKey;
 
-use super::{GateError, privilege};
-use crate::{
-    kernel::{Maps, identity},
-    launch::spec::Identity,
-    policy::Policy,
-    sys::fanotify::Group,
-};
+use crate::{gate::files::Hashes, policy::Policy};
 
 /// Device and inode as fstat(2) shows them: the same for every descriptor of the file, in any mount namespace.
 pub type Stat = (u64, u64);
 
 /// A protected file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Protected {
     /// As the guard sees it.
     pub key: FileKey,
-    /// The policy's paths that lead to it; none for a program that is protected only because it gives privilege.
+    /// The policy's paths that lead to it, or led to it once; none for a program that is protected only because it gives
+    /// privilege.
     pub listed: Vec<PathBuf>,
+    /// Whether the session's user could have made these paths lead here.
+    pub bendable: bool,
     /// An exec of it can gain privilege.
     pub privileged: bool,
+    /// Open (O_PATH) as long as the session lasts: until then no other file can get this inode's number, which the guard
+    /// and the marks know it by.
+    pub file: Arc<OwnedFd>,
 }
 
 impl Protected {
     pub fn paths(&self) -> Vec<&Path> {
         self.listed.iter().map(PathBuf::as_path).collect()
     }
+
+    /// Opens it for reading, whatever lies at its path by now. An open of a marked file: the answering thread lets it pass.
+    ///
+    /// # Errors
+    /// What open(2) says.
+    pub fn open(&self) -> io::Result<File> {
+        File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+    }
+
+    /// The same file with one more path; `None` when that path adds nothing.
+    ///
+    /// A path that the session's user can bend adds nothing to a file that is protected already: a link from `~/bin/x` to
+    /// git, or a script renamed from `~/bin/strict` to `~/bin/lax`, would be judged by the rule of that path. A fixed one is
+    /// the administrator's, and stands instead of all those.
+    fn with(&self, path: &Path, bendable: bool) -> Option<Self> {
+        let listed = match (self.bendable, bendable) {
+            (_, true) => return None,
+            (true, false) => vec![path.to_owned()],
+            (false, false) if self.listed.iter().any(|known| known == path) => return None,
+            (false, false) => [self.listed.as_slice(), &[path.to_owned()]].concat(),
+        };
+        Some(Self { listed, bendable, ..self.clone() })
+    }
 }
 
-/// FUSE_SUPER_MAGIC (linux/magic.h); nix 0.31 has no name for it.
-const FUSE: nix::sys::statfs::FsType = nix::sys::statfs::FsType(0x6573_5546);
+type Table = HashMap<Stat, Arc<Protected>>;
 
-/// All of a session's protected files.
+/// All of a session's protected files. They become more while it runs, never fewer.
 #[derive(Debug, Default)]
 pub struct ProtectedFiles {
-    files: HashMap<Stat, Arc<Protected>>,
-    interpreters: HashSet<Stat>,
-    /// Listed paths where nothing is: a file that appears there later is not protected.
-    pub missing: Vec<PathBuf>,
+    /// Locked for as long as a pointer takes to be copied or replaced: the answering thread looks here.
+    files: RwLock<Arc<Table>>,
+    interpreters: Mutex<HashSet<Stat>>,
+    /// Where the policy's interpreters may lie.
+    candidates: Vec<PathBuf>,
 }
 
 impl ProtectedFiles {
-    /// Opens every file that the policy lists. Nothing is marked yet: a mark whose events nobody answers would block
-    /// whoever opens the file, ourselves included (several listed paths may lead to one file).
-    ///
-    /// # Errors
-    /// A listed path that is no regular file, or that cannot be opened.
-    pub fn open(
-        policy: &Policy,
-        path_variable: &[u8],
-        user: &Identity,
-        harmless_groups: &HashSet<u32>,
-    ) -> Result<(Self, Vec<Listed>), GateError> {
-        let mut found: HashMap<Stat, Protected> = HashMap::new();
-        let (mut all, mut opened) = (Self::default(), Vec::new());
-        for path in policy.exec_files() {
-            let failed = |source| GateError::Protect { path: path.to_owned(), source };
-            let file = match open(path) {
-                Ok(file) => file,
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
-                {
-                    all.missing.push(path.to_owned());
-                    continue;
-                }
-                Err(error) => return Err(failed(error)),
-            };
-            let meta = file.metadata().map_err(failed)?;
-            if !meta.is_file() {
-                return Err(failed(io::Error::other("not a regular file")));
-            }
-            if nix::sys::statfs::fstatfs(&file).is_ok_and(|fs| fs.filesystem_type() == FUSE) {
-                // Whoever serves it could stall the thread that answers the whole host's opens.
-                return Err(failed(io::Error::other("a file on a FUSE file system cannot be protected")));
-            }
-            let stat = (meta.dev(), meta.ino());
-            if let Some(known) = found.get_mut(&stat) {
-                known.listed.push(path.to_owned());
-                continue;
-            }
-            let key = identity::file_key(file.as_fd()).map_err(failed)?;
-            if let Some(interpreter) = shebang(&file).map(|line| line.interpreter) {
-                all.interpreters.extend(stat_of(&interpreter));
-            }
-            let privileged = privilege::gives(&file, user, harmless_groups).map_err(failed)?;
-            found.insert(stat, Protected { key, listed: vec![path.to_owned()], privileged });
-            opened.push(Listed { path: path.to_owned(), file, key });
+    /// No file yet; the interpreters that the policy names, in the folders of this PATH and the usual ones.
+    pub fn new(policy: &Policy, path_variable: &[u8]) -> Self {
+        let names = policy.interpreters().iter();
+        let candidates: Vec<_> = names.flat_map(|name| candidates(name, path_variable)).collect();
+        let interpreters = Mutex::new(candidates.iter().filter_map(|path| stat_of(path)).collect());
+        Self { files: RwLock::default(), interpreters, candidates }
+    }
+
+    /// Adds a file, or one more path that leads to it. True: the file was not known, so it has to be marked.
+    pub fn add(&self, stat: Stat, file: Protected) -> bool {
+        let mut table = self.table();
+        let known = table.get(&stat);
+        let added = known.is_none();
+        let file = match known {
+            None => Some(file),
+            Some(known) => file.listed.iter().fold(None, |merged: Option<Protected>, path| {
+                merged.as_ref().unwrap_or(known).with(path, file.bendable).or(merged)
+            }),
+        };
+        if let Some(file) = file {
+            Arc::make_mut(&mut table).insert(stat, Arc::new(file));
+            *self.files.write().unwrap_or_else(PoisonError::into_inner) = table;
         }
-        for path in &privilege::find(path_variable, user, harmless_groups) {
-            // What cannot be opened, or marked, is left to the guard: it kills.
-            let Ok(file) = open(path) else { continue };
-            let (Ok(meta), Ok(key)) = (file.metadata(), identity::file_key(file.as_fd())) else { continue };
-            found.entry((meta.dev(), meta.ino())).or_insert_with(|| {
-                opened.push(Listed { path: path.clone(), file, key });
-                Protected { key, listed: Vec::new(), privileged: true }
-            });
+        added
+    }
+
+    /// Hashes what the policy may allow: nothing is let through without a hold as long as it is not known what it is.
+    pub fn hash(&self, policy: &Policy, hashes: &Hashes) {
+        for file in self.table().values().filter(|file| policy.may_allow(&file.paths())) {
+            // One that cannot be read is hashed, and denied, when it is held.
+            drop(file.open().and_then(|file| hashes.of(&file)));
         }
-        for name in policy.interpreters() {
-            all.interpreters.extend(candidates(name, path_variable).filter_map(|path| stat_of(&path)));
-        }
-        all.files = found.into_iter().map(|(stat, file)| (stat, Arc::new(file))).collect();
-        Ok((all, opened))
     }
 
     /// The protected file behind an event's descriptor.
     pub fn find(&self, file: &File) -> Option<(Stat, Arc<Protected>)> {
         let meta = file.metadata().ok()?;
         let stat = (meta.dev(), meta.ino());
-        self.files.get(&stat).map(|found| (stat, Arc::clone(found)))
+        self.get(stat).map(|found| (stat, found))
     }
 
-    /// Whether a program may open a protected script as its interpreter: one of the policy's, or the script's own.
+    pub fn get(&self, stat: Stat) -> Option<Arc<Protected>> {
+        self.table().get(&stat).cloned()
+    }
+
+    /// Whether a program may open a protected script as its interpreter: one of the policy's. (The script's own is known
+    /// by the script.)
     pub fn is_interpreter(&self, program: Stat) -> bool {
-        self.interpreters.contains(&program)
+        let mut interpreters = self.interpreters.lock().unwrap_or_else(PoisonError::into_inner);
+        if !interpreters.contains(&program) {
+            // Interpreters are replaced, too.
+            interpreters.extend(self.candidates.iter().filter_map(|path| stat_of(path)));
+        }
+        interpreters.contains(&program)
     }
 
     pub fn len(&self) -> usize {
-        self.files.len()
+        self.table().len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty()
+        self.table().is_empty()
     }
-}
 
-/// A file that is to be protected, open.
-#[derive(Debug)]
-pub struct Listed {
-    path: PathBuf,
-    file: File,
-    key: FileKey,
-}
-
-impl Listed {
-    /// Tells the guard, then has the kernel stop every open of the file. The answering thread must be running.
-    ///
-    /// # Errors
-    /// When the file cannot be marked (its file system has no permission events), or the guard not be told.
-    pub fn protect(&self, group: &Group, maps: &Maps) -> Result<(), GateError> {
-        maps.protect(self.key)?;
-        group
-            .protect(self.file.as_fd())
-            .map_err(|source| GateError::Protect { path: self.path.clone(), source })
+    fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.files.read().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-/// Without side effects, whatever lies at the path: no waiting for a FIFO, no controlling terminal.
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
 /// Where a program of this name may lie.
@@ -213,6 +196,31 @@ pub fn is_executable_image(file: &File) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn add(files: &ProtectedFiles, path: &str, bendable: bool) -> bool {
+        let key = FileKey::new(2, 0, 1);
+        let file = Arc::new(File::open("/usr/bin/env").unwrap().into());
+        files.add((1, 2), Protected { key, listed: vec![path.into()], bendable, privileged: false, file })
+    }
+
+    fn listed(files: &ProtectedFiles) -> Vec<PathBuf> {
+        files.get((1, 2)).unwrap().listed.clone()
+    }
+
+    #[test]
+    fn a_path_that_can_be_bent_adds_nothing_to_a_protected_file() {
+        let files = ProtectedFiles::default();
+        assert!(add(&files, "/home/bob/bin/x", true));
+        assert!(!add(&files, "/home/bob/bin/y", true));
+        assert_eq!(listed(&files), [PathBuf::from("/home/bob/bin/x")]);
+        assert!(!add(&files, "/usr/bin/git", false));
+        assert_eq!(listed(&files), [PathBuf::from("/usr/bin/git")]);
+        add(&files, "/home/bob/bin/x", true);
+        add(&files, "/bin/git", false);
+        add(&files, "/bin/git", false);
+        assert_eq!(listed(&files), ["/usr/bin/git", "/bin/git"].map(PathBuf::from));
+        assert_eq!(files.len(), 1);
+    }
 
     #[test]
     fn first_lines_are_read_as_the_kernel_reads_them() {
