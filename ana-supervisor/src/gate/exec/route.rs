@@ -2,7 +2,7 @@
 //!
 //! Takes a path of the administrator's; gives every folder on the way, every name that was looked up in one, and what is
 //! at the end. Everything is opened with O_PATH only, so that nothing that lies there is woken: no FIFO waits, no device is
-//! opened, no event of a marked file is raised. A FUSE file system is not entered: whoever serves it could stall us.
+//! opened, no event of a marked file is raised. FUSE and proc file systems are not entered.
 
 use std::{
     fs::{self, File, Metadata},
@@ -174,8 +174,10 @@ impl Walk<'_, '_> {
             Err(errno) => return Err(errno.into()),
         };
         let mount = mount_of(entry.as_fd())?;
-        if mount != step.mount && is_fuse(mount)? {
-            return Err(io::Error::other("a file on a FUSE file system cannot be protected"));
+        if mount != step.mount
+            && let Some(why) = refusal(mount)?
+        {
+            return Err(io::Error::other(why));
         }
         let meta = meta_of(&entry)?;
         self.route.bendable |= bendable(&step.meta, &meta, self.user);
@@ -210,11 +212,19 @@ fn mount_of(fd: BorrowedFd) -> io::Result<u64> {
     id.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no mnt_id in /proc/self/fdinfo"))
 }
 
-fn is_fuse(mount: u64) -> io::Result<bool> {
+/// Why no file of this mount can be protected, if so.
+fn refusal(mount: u64) -> io::Result<Option<&'static str>> {
     let table = fs::read_to_string("/proc/self/mountinfo")?;
-    // It was mounted or unmounted just now: that is looked at again.
-    Ok(kind_of(&table, mount)
-        .is_some_and(|kind| kind == "fuse" || kind == "fuseblk" || kind.starts_with("fuse.")))
+    Ok(match kind_of(&table, mount) {
+        // Whoever serves it could stall us.
+        Some(kind) if kind == "fuse" || kind == "fuseblk" || kind.starts_with("fuse.") => {
+            Some("a file on a FUSE file system cannot be protected")
+        }
+        // The answering thread opens files there: one that is marked would have it wait for itself.
+        Some("proc") => Some("a file on a proc file system cannot be protected"),
+        // None: it was mounted or unmounted just now, and is looked at again.
+        Some(_) | None => None,
+    })
 }
 
 /// `36 35 98:0 /root /mountpoint … - ext3 …`: the file system's kind (proc_pid_mountinfo(5)).
