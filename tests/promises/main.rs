@@ -36,6 +36,7 @@ mod one_question_for_many;
 mod json_is_described;
 mod ordinary_work_goes_on;
 mod privilege_is_asked_for;
+mod replaced_files_stay_protected;
 mod sessions_are_apart;
 mod the_keepers_die;
 mod the_session_is_transparent;
