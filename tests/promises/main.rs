@@ -43,4 +43,5 @@ mod the_session_is_transparent;
 mod the_supervisor_dies;
 mod the_supervisor_hangs;
 mod the_terminal_is_a_terminal;
+mod unprotectable_files_end_the_session;
 mod whatever_the_arguments;
