@@ -146,6 +146,40 @@ fn two_sessions_write_one_log() {
     ground.verify();
 }
 
+/// Whole records at the end are gone, the session's end with them, as root can do it: the head that was told at the end
+/// says how many. So does one that was kept elsewhere, when the file of heads is gone, too.
+#[test]
+fn a_cut_tail_is_counted() {
+    let ground = Ground::new("cut-tail");
+    ground.run(&["true"]).assert_code(0);
+    let before = ground.records().len();
+    ground.run(&["true"]).assert_code(0);
+    let report = ground.verify();
+    assert!(report["heads"].as_u64() >= Some(2), "{report}");
+    let missing = ground.records().len() - before;
+    let spoiled = Spoiled::of(&ground);
+    let whole = spoiled.whole.clone();
+    let lines: Vec<&[u8]> = whole.split_inclusive(|byte| *byte == b'\n').collect();
+    let cut = lines[..before].concat();
+    let said = |output: &Output| -> Value { serde_json::from_slice(&output.stdout).expect("JSON") };
+    let found = spoiled.verify(&cut);
+    assert_eq!(found.status.code(), Some(1), "{found:?}");
+    let reason = said(&found)["reason"].as_str().expect("a reason").to_owned();
+    assert!(reason.starts_with(&format!("{missing} records are missing")), "{reason}");
+    assert_eq!(said(&found)["line"], before, "the last line that is left is named");
+
+    let heads = spoiled.state.join("heads.jsonl");
+    let kept = fs::read_to_string(&heads).expect("there are heads").lines().last().expect("one").to_owned();
+    fs::remove_file(&heads).expect("root may");
+    assert!(spoiled.verify(&cut).status.success(), "nobody is left to say so: the honest limit");
+    let ana = ana_tests::machine::machine().ana("ana");
+    let mut verify = Command::new(ana);
+    verify.args(["audit", "verify", "--json", "--head", &kept, "--state"]).arg(&spoiled.state);
+    let found = verify.output().expect("ana");
+    assert_eq!(found.status.code(), Some(1), "{found:?}");
+    assert!(said(&found)["reason"].as_str().is_some_and(|reason| reason.contains("missing")), "{found:?}");
+}
+
 /// A library that is not ours checks the person's approval, from the record alone.
 #[test]
 fn another_library_verifies_the_approval() {

@@ -1,5 +1,6 @@
 //! `ana audit`: what was decided, by whom, and whether the log is as it was written.
 
+mod heads;
 pub(super) mod list;
 mod moment;
 mod output;

@@ -12,8 +12,8 @@ mod decision;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+pub mod head;
 pub mod human;
-mod journal;
 mod key;
 pub mod read;
 pub mod record;
@@ -27,6 +27,7 @@ pub mod writer;
 
 pub use decision::Recorded;
 pub use error::EvidenceError;
+pub use head::{Head, Told};
 pub use key::{KeyError, RecordKey};
 pub use record::{AssertionRecord, Entry, Event, Payload, RecordedVerdict};
 pub use store::{Receipt, Store};

@@ -34,6 +34,8 @@ pub struct Receipt {
 /// The log, open for appending. Any number of processes may have it open; threads share one.
 pub struct Store {
     folder: Folder,
+    /// Where the heads are kept.
+    base: Folder,
     signer: Signer,
     host: String,
     development: Arc<OnceLock<String>>,
@@ -70,6 +72,7 @@ impl Store {
     /// The folders cannot be used, the key is unusable, or the end of the log is damaged.
     pub fn open(state: &State) -> Result<Self, EvidenceError> {
         let folder = state.evidence_dir().try_clone()?;
+        let base = state.base_dir().try_clone()?;
         let lock = lock(&folder)?;
         let signer = Signer::open(state)?;
         // A damaged log is told now, not at the first decision.
@@ -78,12 +81,13 @@ impl Store {
         let host = nix::unistd::gethostname().map_err(EvidenceError::Host)?.to_string_lossy().into_owned();
         Ok(Self {
             folder,
+            base,
             signer,
             host,
             development: state.mark(),
             waiting: Mutex::default(),
             tail: Mutex::new(None),
-            journal: super::journal::SOCKET.into(),
+            journal: super::head::SOCKET.into(),
             disk: Disk::default(),
             segment_bytes_max: SEGMENT_BYTES_MAX,
             reserve_bytes: room::RESERVE_BYTES,

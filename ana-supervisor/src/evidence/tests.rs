@@ -1,6 +1,7 @@
 //! Tests of the room as a whole, and what they share.
 
 mod append;
+mod head;
 mod person;
 mod tamper;
 mod writer;

@@ -2,7 +2,8 @@
 //!
 //! What a valid log proves: these records were made by the holder of the record keys, in this order, and none in
 //! between is gone. That a person approved is proven only where the passkey is known from elsewhere
-//! ([`Report::human_proven`]). A tail that was cut off shows as a session without an end.
+//! ([`Report::human_proven`]). A tail that was cut off shows as a session without an end, or by a head
+//! that was told elsewhere.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::Read;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::chain::{self, Line};
 use super::error::EvidenceError;
+use super::head::Told;
 use super::human::{self, HumanProof, WebAuthn};
 use super::read::{self, Lines, Next};
 use super::record::{DecidedBy, Event, Payload, RecordedVerdict};
@@ -47,6 +49,10 @@ pub struct Report {
     pub development: u64,
     /// The record keys that were used (RFC 7638 thumbprints).
     pub keys: BTreeSet<String>,
+    /// Heads of this log that were found elsewhere; each names the line that is there.
+    pub heads: u64,
+    /// Heads of other logs that this state has had: it was moved away, or removed.
+    pub other_heads: u64,
     /// SHA-256 of the last line, base64url: keep it elsewhere, and a cut log shows.
     pub head: Option<String>,
 }
@@ -76,7 +82,7 @@ pub enum VerifyError {
 /// # Errors
 /// The first bad record, or the log cannot be read.
 pub fn verify(evidence: &Folder, trust: &Trust, live: &dyn Fn(&str) -> bool) -> Result<Report, VerifyError> {
-    Verification { trust, proof: &WebAuthn, live, progress: &|_, _| {} }.folder(evidence)
+    Verification { trust, proof: &WebAuthn, live, heads: &[], progress: &|_, _| {} }.folder(evidence)
 }
 
 /// A verification with everything that can be chosen.
@@ -85,6 +91,8 @@ pub struct Verification<'a> {
     pub proof: &'a dyn HumanProof,
     /// Whether a session is running; asked after everything was read.
     pub live: &'a dyn Fn(&str) -> bool,
+    /// What was told elsewhere about this log; to be gathered before, or a session that ends meanwhile looks cut off.
+    pub heads: &'a [Told],
     /// Called now and then with the bytes done and the bytes in all.
     pub progress: &'a dyn Fn(u64, u64),
 }
@@ -156,6 +164,9 @@ struct Run<'a> {
     with: &'a Verification<'a>,
     report: Report,
     prev: String,
+    /// The heads of this very log, and where it ends so far.
+    heads: Vec<&'a Told>,
+    last: (String, u64),
     open: HashMap<String, Session>,
     ended: HashSet<String>,
 }
@@ -172,7 +183,9 @@ struct Session {
 impl<'a> Run<'a> {
     fn new(with: &'a Verification<'a>) -> Self {
         let prev = chain::link(b"");
-        Self { with, report: Report::default(), prev, open: HashMap::new(), ended: HashSet::new() }
+        let report = Report { other_heads: with.heads.len() as u64, ..Report::default() };
+        let (heads, last) = (Vec::new(), (chain::segment_name(1), 0));
+        Self { with, report, prev, heads, last, open: HashMap::new(), ended: HashSet::new() }
     }
 
     fn segment<R: Read>(
@@ -233,7 +246,27 @@ impl<'a> Run<'a> {
             self.report.keys.insert(kid);
         }
         self.prev = chain::link(bytes);
-        Ok(())
+        self.last = (file.to_owned(), number);
+        self.check_heads(payload.seq)
+    }
+
+    /// Whether what was told of the log at this length was told of this line.
+    fn check_heads(&mut self, seq: u64) -> Result<(), String> {
+        if seq == 1 {
+            self.heads = self.with.heads.iter().filter(|told| told.head.log == self.prev).collect();
+            self.report.other_heads -= self.heads.len() as u64;
+        }
+        let other = self.heads.iter().find(|told| told.head.seq == seq && told.head.hash != self.prev);
+        match other {
+            Some(told) => Err(format!(
+                "it is not the line that {} names as number {seq}: the log was cut before it and went on",
+                told.by
+            )),
+            None => {
+                self.report.heads += self.heads.iter().filter(|told| told.head.seq == seq).count() as u64;
+                Ok(())
+            }
+        }
     }
 
     fn check_signature(&self, line: &Line<'_>) -> Result<String, String> {
@@ -351,6 +384,18 @@ impl<'a> Run<'a> {
     }
 
     fn finish(mut self) -> Result<Report, BadRecord> {
+        if let Some(Told { head, by }) = self.heads.iter().max_by_key(|told| told.head.seq)
+            && head.seq > self.report.records
+        {
+            let missing = head.seq - self.report.records;
+            let at = jiff::Timestamp::from_second(head.iat).unwrap_or_default();
+            let reason = format!(
+                "{missing} record{} missing after this line: there were {} at {at}, says {by}",
+                if missing == 1 { " is" } else { "s are" },
+                head.seq
+            );
+            return Err(bad(&self.last.0, self.last.1, reason));
+        }
         let mut missing: Vec<_> =
             self.open.iter().filter(|(session, _)| !(self.with.live)(session)).collect();
         missing.sort_unstable_by_key(|(_, start)| (&start.file, start.line));

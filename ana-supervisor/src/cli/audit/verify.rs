@@ -24,6 +24,9 @@ pub(super) struct Verify {
     /// instead of those in the state folder.
     #[arg(long, value_name = "FILE")]
     trust: Option<PathBuf>,
+    /// A head that was kept elsewhere, or a file of heads, besides those in the state folder and the journal.
+    #[arg(long, value_name = "FILE|HEAD")]
+    head: Vec<String>,
     /// Print a JSON object.
     #[arg(long)]
     json: bool,
@@ -74,11 +77,14 @@ impl Verify {
         let passkeys = base.as_ref().map(|base| (base, "passkeys.json"));
         let trust =
             Trust::load(keys.as_ref(), passkeys, self.trust.as_deref()).map_err(anyhow::Error::from)?;
+        // Before the log is looked at: a session that ends meanwhile is not cut off.
+        let heads = super::heads::gather(base.as_ref(), &trust, &self.head)?;
         let meter = Meter::new();
         let verification = Verification {
             trust: &trust,
             proof: &WebAuthn,
             live: &|session| super::is_live(&paths.run, session),
+            heads: &heads,
             progress: &|done, total| meter.show(done, total),
         };
         let report = verification.folder(&evidence);
@@ -112,6 +118,7 @@ impl Verify {
             report.software_approved
         ))?;
         for (count, what) in [
+            (report.folded, "more allowed by rule, only counted: too many in a minute"),
             (report.losses, "of a loss: see `ana audit list`"),
             (report.tampers, "of tampering: see `ana audit list`"),
             (report.development, "made in development (the state was not root's alone)"),
@@ -119,6 +126,13 @@ impl Verify {
             if count > 0 {
                 out.line(&format!("{} {what}", many(count, "record")))?;
             }
+        }
+        if report.heads > 0 {
+            out.line(&format!("{} told at the ends of sessions, all in place", many(report.heads, "head")))?;
+        }
+        if report.other_heads > 0 {
+            let what = many(report.other_heads, "head");
+            out.line(&format!("{what} of another log: unless you moved that away, it was removed"))?;
         }
         match &report.head {
             Some(head) => out.line(&format!("last line: {head}")),

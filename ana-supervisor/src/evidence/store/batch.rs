@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::super::error::EvidenceError;
+use super::super::head::Heralds;
 use super::super::record::{Event, Payload};
 use super::super::{LINE_BYTES_MAX, chain};
 use super::tail::Tail;
@@ -137,8 +138,13 @@ impl<'a> Batch<'a> {
         tail.prev.clone_from(&last.receipt.hash);
         for Claim { receipt, event, answer } in claims {
             if event == Event::SessionEnd {
-                // The record is on the disk; without a journal (a container) a cut tail shows by the missing end only.
-                super::super::journal::tell(&store.journal, &store.signer, &store.host, &receipt).ok();
+                let heralds = Heralds { journal: &store.journal, base: &store.base, evidence: &store.folder };
+                if let Err(error) = heralds.tell(&store.signer, &store.host, &receipt) {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "there is no head of the evidence"
+                    );
+                }
             }
             answer.give(Ok(receipt));
         }
