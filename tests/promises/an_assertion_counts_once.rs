@@ -88,7 +88,7 @@ fn for_one_operation_only() {
         wait::until("the second question", || ground.pending(1).into_iter().find(|q| q.id != first.id));
     let replayed = recorded(&ground.decisions()[0]);
     let mut forger = Forger::of(&ground, &second);
-    forger.is_refused(&second.id, &replayed, "was not shown to anybody yet");
+    forger.is_refused(&second.id, &replayed, ANOTHER);
     forger.show(&second.id);
     forger.is_refused(&second.id, &replayed, ANOTHER);
     forger.is_refused(&first.id, &replayed, "already decided");
@@ -144,9 +144,11 @@ fn on_one_host_and_boot_only() {
         let assertion = forger.sign(&other, &rp_id, &origin);
         forger.is_refused(&question.id, &assertion, ANOTHER);
     }
-    for elsewhere in ["ana:elsewhere", "localhost"] {
+    for elsewhere in ["ana:elsewhere", "ana:localhost"] {
         let assertion = forger.sign(&operation, elsewhere, &origin);
         forger.is_refused(&question.id, &assertion, "the authenticator signed for another relying party");
+    }
+    for elsewhere in ["ana:elsewhere", "http://localhost"] {
         let assertion = forger.sign(&operation, &rp_id, elsewhere);
         forger.is_refused(&question.id, &assertion, "the client data's origin is");
     }

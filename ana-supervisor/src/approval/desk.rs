@@ -3,7 +3,7 @@
 //! The gate asks and waits for its answer; clients show, sign and deny; time expires. Each question gets exactly
 //! one [`Decided`], and if the desk is gone, none: the waiting side then reads a closed channel, which is a denial.
 //! Operations that are alike are shown as one question, the oldest of them: an assertion frees that one and no other,
-//! a denial is for all of them. Denials in a row close the desk for a while ([`super::backoff`]).
+//! a denial is for all of them. Denials in a row close the desk for a while (`backoff.rs`).
 //! Deadlines and `now_ns` are nanoseconds of CLOCK_BOOTTIME.
 
 use std::{

@@ -1,6 +1,11 @@
 //! The session as its owner sees it: the conversation with `ana-run`, from the command to its exit status.
 
-use std::{collections::HashMap, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    os::fd::AsFd,
+    sync::Arc,
+    time::Duration,
+};
 
 use nix::unistd::Pid;
 use serde_json::json;
@@ -375,8 +380,9 @@ impl Running {
     /// Tells `ana-run` of new questions, of how many operations wait behind them, and of those that are over.
     async fn show_questions(&mut self) -> Result<(), SupervisorError> {
         let pending = self.prepared.pipeline.desk.pending();
-        let waits = |id: &String| pending.iter().any(|waiting| waiting.operation.id == *id);
-        let over: Vec<String> = self.shown.keys().filter(|id| !waits(id)).cloned().collect();
+        let waits: HashSet<&str> = pending.iter().map(|waiting| waiting.operation.id.as_str()).collect();
+        let over: Vec<String> =
+            self.shown.keys().filter(|id| !waits.contains(id.as_str())).cloned().collect();
         for id in over {
             self.shown.remove(&id);
             self.owner.send(&Reply::Withdrawn { id }).await?;
