@@ -11,6 +11,7 @@
 pub mod answers;
 pub mod attempt;
 pub mod claude;
+pub mod fuse;
 pub mod ground;
 pub mod machine;
 pub mod model;

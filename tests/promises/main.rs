@@ -19,6 +19,8 @@ mod attack_by_name;
 mod attack_by_number;
 mod attack_by_race;
 mod attack_by_script;
+mod attack_by_shape;
+mod attack_by_stalling;
 mod attack_by_surroundings;
 mod attack_by_thread;
 mod attack_on_processes;
