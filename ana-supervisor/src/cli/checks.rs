@@ -46,7 +46,12 @@ fn policy(path: &Path) -> (Check, Option<Policy>) {
         Err((path, error)) => {
             let found = format!("{}: {error}", path.display());
             return (
-                check(NAME, Status::Missing, found, "write one: ana policy init prints what fits this machine"),
+                check(
+                    NAME,
+                    Status::Missing,
+                    found,
+                    "write one: ana policy init prints what fits this machine",
+                ),
                 None,
             );
         }

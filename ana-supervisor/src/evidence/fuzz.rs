@@ -21,7 +21,8 @@ pub(crate) fn segment(data: &[u8]) {
     let mut trust = Trust::default();
     trust.add_key(signer.public().clone());
     let verify = |bytes: &[u8]| {
-        Verification { trust: &trust, proof: &WebAuthn, live: &|_| true, progress: &|_, _| {} }.bytes(bytes)
+        Verification { trust: &trust, proof: &WebAuthn, live: &|_| true, heads: &[], progress: &|_, _| {} }
+            .bytes(bytes)
     };
     let raw = verify(data);
     assert!(raw.is_err() || data.is_empty(), "unsigned bytes were taken for evidence: {raw:?}");
