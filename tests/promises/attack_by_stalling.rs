@@ -79,15 +79,19 @@ fn an_argument_that_stalls() {
     }
 }
 
-/// A refusal cannot be told: it is refused all the same, and the session can end.
+/// A refusal cannot be told: it is refused all the same, and nobody else waits. (The process itself dies when the file
+/// system answers: the kernel waits for it when it closes the file.)
 #[test]
 fn a_stderr_that_stalls() {
     let ground = Ground::new("stall-stderr");
     judged(&ground);
     let stalling = Stalling::mount(&ground);
     let session = stall(&ground, "stderr", &stalling);
+    assert!(ground.decisions().iter().any(|record| record.denies()), "refused before it is told");
     others_go_on(&ground);
-    wait::until("the attack is over", || session.stdout().contains("ended").then_some(()));
-    assert!(session.stdout().contains("SIGKILL"), "{}", session.stdout());
+    stalling.release();
+    let told =
+        wait::until("the attack is over", || Some(session.stdout()).filter(|told| told.contains("ended")));
+    assert!(told.contains("SIGKILL"), "{told}");
     ends_unrun(&ground, session);
 }

@@ -4,6 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::sync::Semaphore;
@@ -12,6 +13,9 @@ use crate::{launch::spec::Identity, sys};
 
 /// The most bytes of the line.
 const LINE_MAX: usize = 1024;
+
+/// How long a refusal waits for its explanation.
+const LIMIT: Duration = Duration::from_secs(2);
 
 /// Tells of refusals, a few at a time: an agent that does not read its own stderr must not keep others waiting.
 #[derive(Debug)]
@@ -28,7 +32,7 @@ impl Teller {
         Self { user, permits: Arc::new(Semaphore::new(AT_A_TIME)) }
     }
 
-    /// Tells the process, if there is room; takes a second at most.
+    /// Tells the process, if there is room; takes two seconds at most.
     pub async fn tell(&self, process: Arc<OwnedFd>, summary: String, rule: String, id: String, why: String) {
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else { return };
         let user = self.user.clone();
@@ -37,14 +41,19 @@ impl Teller {
             drop(permit);
             told
         });
-        if let Ok(Err(error)) = told.await {
-            tracing::debug!(?error, "the agent could not be told");
+        // A writer that not even SIGKILL ends (its target is in a file system that does not answer) keeps its permit, but
+        // the refusal goes on.
+        match tokio::time::timeout(LIMIT, told).await {
+            Ok(Ok(Err(error))) => tracing::debug!(?error, "the agent could not be told"),
+            Ok(_) => {}
+            Err(_elapsed) => tracing::debug!("the agent could not be told in time"),
         }
     }
 }
 
 /// Writes `ana: denied: …` to descriptor 2 of the process (alive, frozen or blocked), as the agent's user. Blocks for at
-/// most a second. What cannot be told stays untold: a root-owned or read-only descriptor is never written.
+/// most a second, unless the file system of the descriptor does not answer. What cannot be told stays untold: a read-only
+/// descriptor is never written.
 fn denied(
     process: BorrowedFd,
     user: &Identity,
@@ -54,9 +63,6 @@ fn denied(
     why: &str,
 ) -> io::Result<()> {
     let stderr = sys::process::descriptor_of(process, 2)?;
-    if !sys::tell::is_stderr_like(stderr.as_fd())? {
-        return Ok(());
-    }
     sys::tell::write_as(stderr.as_fd(), user.uid, user.gid, line(summary, rule, id, why).as_bytes())
 }
 
