@@ -54,12 +54,11 @@ fn judge(task: *const u8, bprm: *const u8, file: &FileKey) -> Result<(), Reason>
     }
     // SAFETY: the entry is not read, only its presence counts.
     let protected = unsafe { PROTECTED.get(file) }.is_some();
-    if protected {
-        match compare(tgid(), task, file) {
-            Comparison::Nothing => return Err(KILLED_NOT_HELD),
-            Comparison::Different => return Err(KILLED_NOT_EXPECTED),
-            Comparison::Same => {}
-        }
+    // Whatever is executed: a file that names the expected one as its interpreter (PT_INTERP, binfmt_misc) is another one.
+    match compare(tgid(), task, file) {
+        Comparison::Nothing if protected => return Err(KILLED_NOT_HELD),
+        Comparison::Different => return Err(KILLED_NOT_EXPECTED),
+        Comparison::Nothing | Comparison::Same => {}
     }
     match privilege::elevated(task) {
         Some(false) => {}
