@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::{
     approval::{Decided, Desk, Judged, Likeness},
-    evidence::{Entry, Event, Recorded, Store},
+    evidence::{Entry, Event, Recorded, Store, Writer},
     gate::{
         exec::{Arrival, ExecGate, GateError, Held, Subject, Ticket, answerer::Blocked, replaced::News},
         process,
@@ -42,6 +42,8 @@ pub struct Pipeline {
     pub gate: Arc<ExecGate>,
     pub desk: Arc<Desk>,
     pub store: Arc<Store>,
+    /// For what is let through without a hold.
+    writer: Writer,
     /// Approved processes whose end will be reported, by pid.
     running: Mutex<HashMap<u32, Running>>,
     /// When a refused open was last written down.
@@ -71,11 +73,12 @@ impl Pipeline {
         policy: Arc<Policy>,
         gate: Arc<ExecGate>,
         desk: Arc<Desk>,
+        writer: Writer,
         store: Arc<Store>,
         fatal: tokio::sync::mpsc::UnboundedSender<String>,
     ) -> Self {
         let (running, folded) = (Mutex::default(), Mutex::default());
-        Self { session, policy, gate, desk, store, running, folded, fatal }
+        Self { session, policy, gate, desk, writer, store, running, folded, fatal }
     }
 
     /// One event of the gate, from the kernel's stop to the end of it.
@@ -214,6 +217,9 @@ impl Pipeline {
             };
             verdict.because = format!("{}, but the environment sets {}", verdict.because, hooks.join(", "));
         }
+        if verdict.exclusive && verdict.action != Action::Deny {
+            held.stand_alone().await?;
+        }
         if verdict.action == Action::Approve {
             held.look_up_arguments().await?;
         }
@@ -285,7 +291,11 @@ impl Pipeline {
             Action::Approve => 1,
             Action::Deny => 2,
         };
-        verdicts.max_by_key(strictness).unwrap_or_else(|| self.policy.judge_exec(&[], &subject.image.argv))
+        let verdicts: Vec<Verdict> = verdicts.collect();
+        let exclusive = verdicts.iter().any(|verdict| verdict.exclusive);
+        let strictest = verdicts.into_iter().max_by_key(strictness);
+        let verdict = strictest.unwrap_or_else(|| self.policy.judge_exec(&[], &subject.image.argv));
+        Verdict { exclusive, ..verdict }
     }
 
     /// What the policy decides alone, or a person does. Ends with the process, and at the deadline at the latest.

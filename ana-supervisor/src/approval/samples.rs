@@ -63,6 +63,7 @@ pub(super) fn judged_as(operation: Operation, action: Action) -> Judged {
         timeout: Duration::from_secs(120),
         verify: operation.verify,
         needs_argv: true,
+        exclusive: false,
     };
     Judged { operation: Arc::new(operation), verdict, alike: None }
 }

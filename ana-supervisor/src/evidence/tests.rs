@@ -115,6 +115,7 @@ pub(crate) fn operation(id: u32, session: &str) -> Operation {
             ids: Ids { uid: 1000, euid: 1000, gid: 1000, egid: 1000, capabilities: None },
             foreign_namespaces: vec![],
             argument_files: Vec::new(),
+            exclusive: false,
         })),
     }
 }

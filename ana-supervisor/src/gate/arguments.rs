@@ -26,10 +26,10 @@ use nix::{
     sys::statfs::{self, FsType, fstatfs},
     unistd::Pid,
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
-    exec::protected::{ProtectedFiles, Stat},
+    exec::protected::{self, ProtectedFiles, Stat},
     files,
 };
 use crate::{
@@ -119,6 +119,37 @@ impl Lookups {
     }
 }
 
+/// A program that was looked up.
+#[derive(Debug)]
+pub struct Program {
+    /// O_PATH.
+    pub file: File,
+    pub path: Vec<u8>,
+    /// The kernel loads it itself.
+    pub is_image: bool,
+}
+
+impl Lookups {
+    /// What execvp(3) would execute in a process that cannot move; `None` when nothing can be found within a second.
+    ///
+    /// # Errors
+    /// The process has gone.
+    pub async fn program(&self, pid: Pid, name: &[u8], path: Vec<u8>) -> io::Result<Option<Program>> {
+        let end = tokio::time::Instant::now() + LIMIT;
+        let permit = tokio::time::timeout_at(end, Arc::clone(&self.permits).acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else { return Ok(None) };
+        let look = Look::at(pid, self.user.clone(), Arc::clone(&self.protected), None)?;
+        let (sender, found) = oneshot::channel();
+        let name = name.to_vec();
+        std::thread::Builder::new().name("ana-lookup".to_owned()).spawn(move || {
+            // Nobody waits for it any more: it took too long.
+            drop(sender.send(look.program(&name, &path)));
+            drop(permit);
+        })?;
+        Ok(tokio::time::timeout_at(end, found).await.ok().and_then(Result::ok).flatten())
+    }
+}
+
 fn unread(candidate: &Candidate) -> ArgumentFile {
     let path = candidate.paths.first().cloned().unwrap_or_default();
     let (dev, inode, sha256) = (None, None, None);
@@ -192,12 +223,41 @@ impl Look {
         })
     }
 
-    /// Runs in a thread of its own. What is not answered could not be read.
-    fn through(&self, candidates: &[Candidate], answers: &mpsc::UnboundedSender<Answer>) {
+    /// Takes the process's place, for good; false when that fails.
+    fn begin(&self) -> bool {
         let user = &self.user;
         let rights = look_up_as(self.root.as_fd(), self.directory.as_fd(), user.uid, user.gid, &user.groups);
-        if let Err(error) = rights {
-            tracing::warn!(?error, "the argument files of an operation cannot be looked up");
+        rights
+            .inspect_err(|error| tracing::warn!(?error, "the files of an operation cannot be looked up"))
+            .is_ok()
+    }
+
+    /// Runs in a thread of its own.
+    fn program(&self, name: &[u8], path: &[u8]) -> Option<Program> {
+        if !self.begin() {
+            return None;
+        }
+        // A name with a slash is no matter of the PATH; an empty part of it is the working directory.
+        let folders: Vec<&[u8]> = match name.contains(&b'/') {
+            true => vec![b""],
+            false => path.split(|&byte| byte == b':').collect(),
+        };
+        folders.into_iter().find_map(|folder| {
+            let folder = Path::new(std::ffi::OsStr::from_bytes(folder));
+            let path = folder.join(std::ffi::OsStr::from_bytes(name));
+            let file = find(&path)?;
+            file.metadata().ok().filter(|meta| meta.is_file() && meta.mode() & 0o111 != 0)?;
+            let protected = self.protected.find(&file).is_some();
+            let served = fstatfs(&file).ok()?.filesystem_type() == FUSE;
+            let opened = (!protected && !served).then(|| self.own.reopen(file.as_fd()));
+            let is_image = matches!(opened, Some(Ok(file)) if protected::is_executable_image(&file));
+            Some(Program { file, path: path.into_os_string().into_encoded_bytes(), is_image })
+        })
+    }
+
+    /// Runs in a thread of its own. What is not answered could not be read.
+    fn through(&self, candidates: &[Candidate], answers: &mpsc::UnboundedSender<Answer>) {
+        if !self.begin() {
             return;
         }
         let mut hashed = 0;

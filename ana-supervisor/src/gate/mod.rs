@@ -6,5 +6,6 @@
 pub mod arguments;
 pub mod exec;
 pub mod files;
+pub mod image;
 pub mod process;
 pub mod tell;

@@ -15,7 +15,7 @@ use std::{
         unix::fs::{FileExt, MetadataExt},
     },
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -24,6 +24,10 @@ use thiserror::Error;
 use tokio::io::Interest;
 
 use crate::sys::readiness;
+
+mod standstill;
+
+use standstill::Standing;
 
 /// The name of our folder below the mount.
 pub const BASE: &str = "ana";
@@ -114,8 +118,9 @@ pub struct SessionCgroup {
     prefix: String,
     level: u32,
     /// Moving a process into a hold, and moving a released one back to `work`, exclude each other: a process that is held
-    /// again while its last hold is being emptied must not be carried out of the new one.
-    moves: Mutex<()>,
+    /// again while its last hold is being emptied must not be carried out of the new one. With it, whether the session
+    /// stands still.
+    moves: Mutex<Option<Standing>>,
 }
 
 impl SessionCgroup {
@@ -141,7 +146,7 @@ impl SessionCgroup {
             }
         }
         let prefix = format!("{}{session}/", hierarchy.sessions_prefix());
-        Ok(Self { path, prefix, level: hierarchy.session_level(), moves: Mutex::new(()) })
+        Ok(Self { path, prefix, level: hierarchy.session_level(), moves: Mutex::default() })
     }
 
     pub fn path(&self) -> &Path {
@@ -184,9 +189,14 @@ impl SessionCgroup {
         Ok(all)
     }
 
-    /// Makes a frozen cgroup for one held exec.
-    pub fn hold(&self, id: &str) -> Result<Hold, CgroupError> {
+    fn standing(&self) -> MutexGuard<'_, Option<Standing>> {
+        self.moves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a frozen cgroup for one held exec, of the process `pid`.
+    pub fn hold(&self, id: &str, pid: Pid) -> Result<Hold, CgroupError> {
         let path = self.path.join(format!("hold-{id}"));
+        self.adopt(&path, pid).map_err(failed("look at the process of", &path))?;
         fs::create_dir(&path).map_err(failed("create", &path))?;
         write(&path.join("cgroup.freeze"), "1")?;
         Ok(Hold { id: id_of(&path)?, path })
@@ -194,16 +204,17 @@ impl SessionCgroup {
 
     /// Moves the process into the hold, where the freezer stops it at its next return to user mode.
     pub fn move_into(&self, hold: &Hold, pid: Pid) -> Result<(), CgroupError> {
-        let _one_at_a_time = self.moves.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _one_at_a_time = self.standing();
         write(&hold.path.join("cgroup.procs"), &pid.to_string())
     }
 
-    /// Moves what is in the hold back to `work` and removes the hold. It must have been disarmed and thawed.
+    /// Moves what is in the hold back to `work` (or to the program that runs alone and has started it) and removes the
+    /// hold. It must have been disarmed and let go.
     pub fn empty(&self, hold: &Hold) -> Result<(), CgroupError> {
-        let work = self.path.join("work/cgroup.procs");
         loop {
             {
-                let _one_at_a_time = self.moves.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let standing = self.standing();
+                let work = self.home_of(hold, standing.as_ref()).join("cgroup.procs");
                 for pid in processes_of(&hold.path)? {
                     // It may have ended since.
                     if let Err(CgroupError::Io { source, .. }) = write(&work, &pid.to_string())

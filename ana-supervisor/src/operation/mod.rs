@@ -100,6 +100,9 @@ pub struct Exec {
     /// The files that arguments name, if a person is asked; in the order of the arguments.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub argument_files: Vec<ArgumentFile>,
+    /// Nothing else of the session runs from the judgement until the program has ended.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub exclusive: bool,
 }
 
 /// A regular file that an argument names, as the process would open it at the judgement. Without `sha256` it could not
@@ -233,6 +236,7 @@ pub(crate) fn example() -> Operation {
             ids: Ids { uid: 1000, euid: 1000, gid: 1000, egid: 1000, capabilities: None },
             foreign_namespaces: Vec::new(),
             argument_files: Vec::new(),
+            exclusive: false,
         })),
     }
 }

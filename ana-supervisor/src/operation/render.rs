@@ -41,6 +41,9 @@ impl Operation {
             }
         }
         page.argument_files(&exec.argument_files);
+        if exec.exclusive {
+            page.field("exclusive", "nothing else of the session runs until it has ended");
+        }
         page.field("asked by", &self.chain());
         page.field("directory", &exec.cwd.escaped());
         page.environment(exec);
@@ -350,6 +353,7 @@ operation    01J8ZQ4T6M9B2N3C4D5E6F7G8H
         let mut unread = exec.argument_files[0].clone();
         (unread.path, unread.sha256) = ("a b fixed".into(), None);
         exec.argument_files[0].not_fixed = false;
+        exec.exclusive = true;
         exec.argument_files.push(unread);
         let prompt = operation.prompt(200, false);
         assert!(

@@ -20,8 +20,13 @@ impl Pipeline {
                     self.write_down(*passed);
                     ledger.written();
                 }
-                // Whoever waits for it may have given up.
-                Line::Flush(done) => drop(done.send(())),
+                Line::Flush(done) => {
+                    if let Err(error) = self.writer.flush() {
+                        self.fail(&format!("the evidence cannot be written: {}", chain(&error)));
+                    }
+                    // Whoever waits for it may have given up.
+                    done.send(()).ok();
+                }
             }
         }
     }
@@ -49,13 +54,14 @@ impl Pipeline {
             },
             foreign_namespaces: Vec::new(),
             argument_files: Vec::new(),
+            exclusive: false,
         };
         let decided = match self.judged_at(at, verdict, requester, exec) {
             Ok(judged) => Decided::by_rule(judged),
             Err(error) => return self.fail(&format!("a program was let through: {}", chain(&error))),
         };
-        match decided.map(|decided| self.store.record(decided)) {
-            Ok(Ok(_recorded)) => {}
+        match decided.map(|decided| self.writer.later(decided)) {
+            Ok(Ok(())) => {}
             Ok(Err(error)) => self.fail(&format!("the evidence cannot be written: {}", chain(&error))),
             // Only what a rule allows is let through.
             Err(judged) => self.fail(&format!("{} was let through unasked", judged.operation.summary())),

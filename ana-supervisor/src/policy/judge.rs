@@ -9,6 +9,9 @@ use std::path::Path;
 
 use super::{Action, PRIVILEGE_RULE, Policy, Verdict, rule::ExecRule};
 
+/// Why the arguments of a script that is opened say nothing.
+const OPENED: &str = "an interpreter opened the script; run it by its own path";
+
 impl Policy {
     /// Judges the execution of a program. `listed` are the paths of [`Policy::exec_files`] that lead to the inode
     /// that was executed, `argv` all its arguments with argv\[0\] first.
@@ -24,19 +27,26 @@ impl Policy {
             None => strictest(&rules, &format!("argv[0] {} is not its own name", quoted(argv0))),
         };
         verdict.needs_argv = !fixed(&rules);
+        verdict.exclusive = rules.iter().any(|rule| rule.exclusive);
         verdict
     }
 
     /// Judges a listed script that was executed through its `#!` line, by the arguments after the script's own
     /// path; or, with `None`, one that an interpreter opened (`sh script`): what it will do with it cannot be read
-    /// from its arguments, so that nothing is allowed, and a rule that denies anything denies.
+    /// from its arguments, so that nothing is allowed, and a rule that denies anything (or is exclusive) denies.
     pub fn judge_script(&self, listed: &[&Path], arguments: Option<&[Vec<u8>]>) -> Verdict {
         let rules = self.listing(listed);
         let mut verdict = match (arguments, rules.first()) {
             (Some(arguments), Some(rule)) => rule.decide(arguments),
-            _ => strictest(&rules, "an interpreter opened the script; run it by its own path"),
+            _ => strictest(&rules, OPENED),
         };
         verdict.needs_argv = !fixed(&rules);
+        verdict.exclusive = rules.iter().any(|rule| rule.exclusive);
+        if verdict.exclusive && arguments.is_none() {
+            // Whatever else the interpreter's process is (the agent itself, say), it would run alone until it ends.
+            verdict.action = Action::Deny;
+            verdict.because = format!("exclusive = true: {OPENED}");
+        }
         verdict
     }
 
@@ -71,6 +81,7 @@ impl Policy {
             ),
             timeout: defaults.timeout,
             verify: defaults.verify,
+            exclusive: false,
             needs_argv: false,
         }
     }
@@ -119,6 +130,7 @@ impl ExecRule {
             timeout: self.timeout,
             verify: self.verify,
             needs_argv: true,
+            exclusive: self.exclusive,
         }
     }
 }
@@ -137,6 +149,7 @@ fn strictest(rules: &[&ExecRule], reason: &str) -> Verdict {
             timeout: std::time::Duration::ZERO,
             verify: crate::operation::Verify::Presence,
             needs_argv: false,
+            exclusive: false,
         },
     }
 }

@@ -139,6 +139,8 @@ pub struct Verdict {
     /// False when no other arguments could have led to another action of another rule: the caller need not read
     /// them.
     pub needs_argv: bool,
+    /// From the judgement to the program's exit nothing else of the session runs.
+    pub exclusive: bool,
 }
 
 impl Policy {

@@ -21,6 +21,8 @@ pub struct ExecRule {
     pub(super) otherwise_at: String,
     pub(super) timeout: Duration,
     pub(super) verify: Verify,
+    /// Nothing else of the session runs while the program does.
+    pub(super) exclusive: bool,
     pub(super) tests: Vec<Test>,
 }
 

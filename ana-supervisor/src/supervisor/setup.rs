@@ -32,7 +32,7 @@ use crate::{
         counters::Stored,
         passkeys::{Passkeys, PasskeysError},
     },
-    evidence::{Entry, Event, Store},
+    evidence::{Entry, Event, Store, Writer, writer::Budget},
     gate::{
         exec::{
             ExecGate,
@@ -60,7 +60,7 @@ use crate::{
         user::Account,
         warden,
     },
-    pipeline::{Pipeline, Session},
+    pipeline::{Pipeline, Session, chain},
     policy::Policy,
     state::State,
     sys::{self, fanotify::Group},
@@ -211,10 +211,11 @@ impl Fences {
         options: &Options,
         door: &Door,
         spec: &Spec,
-        policy: &Arc<Policy>,
+        plan: &Plan,
         kernel: &mut Kernel,
         fatal: &mpsc::UnboundedSender<String>,
     ) -> Result<Answering, SupervisorError> {
+        let Plan { policy, store, .. } = plan;
         let (folder, id, level) = (self.cgroup.open()?, self.cgroup.id()?, self.cgroup.level());
         let session = kernel::SessionCgroup { fd: folder.as_fd(), id, level };
         kernel.attach(&session, &devices(policy)?, &self.pins)?;
@@ -239,6 +240,7 @@ impl Fences {
             admitted: Arc::clone(&admitted),
             hashes: Arc::clone(&hashes),
             user: user.clone(),
+            store: Arc::clone(store),
             baseline: baseline.1.clone(),
             passed: ledger.0.clone(),
         };
@@ -355,8 +357,7 @@ fn build(
     mut kernel: Kernel,
     fences: &mut Fences,
 ) -> Result<Parts, SupervisorError> {
-    let Plan { policy, switches, seal, store } = plan;
-    let desk = Arc::new(desk(&door.state, &policy)?);
+    let desk = Arc::new(desk(&door.state, &plan.policy)?);
     let session = Session {
         id: door.session.clone(),
         host: sys::process::host_name().map_err(doing("read the host name"))?,
@@ -365,7 +366,8 @@ fn build(
     };
     let (fatal_sender, fatal) = mpsc::unbounded_channel();
     let Answering { protected, admitted, arrivals, hashes, baseline, ledger, watched } =
-        fences.raise(options, door, spec, &policy, &mut kernel, &fatal_sender)?;
+        fences.raise(options, door, spec, &plan, &mut kernel, &fatal_sender)?;
+    let Plan { policy, switches, seal, store } = plan;
     let ((baseline, known), (ledger, lines)) = (baseline, ledger);
     let (report_sender, reports) = mpsc::unbounded_channel();
     let (router, pump) = reports::router(kernel.take_reports()?, report_sender);
@@ -380,7 +382,13 @@ fn build(
     let gate =
         ExecGate::new(cgroup, kernel.maps(), protected, admitted, router, user, harmless, known, hashes);
     let gate = Arc::new(gate);
-    let pipeline = Arc::new(Pipeline::new(session, policy, gate, desk, store, fatal_sender.clone()));
+    let fatal_writer = fatal_sender.clone();
+    let writer = Writer::start(Arc::clone(&store), Budget::default(), move |error| {
+        fatal_writer.send(format!("the evidence cannot be written: {}", chain(&error))).ok();
+    });
+    let writer = writer.map_err(doing("start the thread that writes evidence"))?;
+    let fatal_pipeline = fatal_sender.clone();
+    let pipeline = Arc::new(Pipeline::new(session, policy, gate, desk, writer, store, fatal_pipeline));
     let (keeper, kept) = (Arc::clone(&pipeline), ledger.clone());
     std::thread::spawn(move || keeper.keep(&kept, lines));
     Ok(Parts {

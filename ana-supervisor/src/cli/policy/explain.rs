@@ -34,6 +34,8 @@ pub(in crate::cli) struct Explained {
     listed: Vec<String>,
     timeout_seconds: Option<u64>,
     verify: Option<Verify>,
+    /// Nothing else of the session runs while the program does.
+    exclusive: bool,
     warnings: Vec<String>,
 }
 
@@ -59,6 +61,7 @@ pub(super) fn explain(args: &Explain, state: Option<&Path>) -> Result<Output, Po
         listed: decided.listed.iter().map(|file| file.display().to_string()).collect(),
         timeout_seconds: decided.verdict.as_ref().map(|verdict| verdict.timeout.as_secs()),
         verify: decided.verdict.as_ref().map(|verdict| verdict.verify),
+        exclusive: decided.verdict.as_ref().is_some_and(|verdict| verdict.exclusive),
         warnings: warnings.iter().map(ToString::to_string).collect(),
     };
     Ok(if args.common.json { json(&explained) } else { plain(&explained) })
@@ -81,6 +84,9 @@ fn plain(explained: &Explained) -> Output {
             Verify::Pin => "a touch and the PIN",
         };
         text.push_str(&format!("asks     for {wanted}, within {seconds} s\n"));
+    }
+    if explained.exclusive && explained.action != Action::Deny {
+        text.push_str("runs     alone: nothing else of the session runs until it has ended\n");
     }
     let stderr = explained.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
     Output { stdout: text, stderr }

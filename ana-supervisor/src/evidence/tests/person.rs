@@ -26,6 +26,7 @@ fn judged(id: u32, action: Action) -> Judged {
         timeout: Duration::from_secs(120),
         verify: Verify::Presence,
         needs_argv: true,
+        exclusive: false,
     };
     Judged { operation: Arc::new(operation(id, "s")), verdict, alike: None }
 }

@@ -21,6 +21,7 @@ fn judged(id: u32, action: Action) -> Judged {
         because: "allow[0]".into(),
         timeout: Duration::from_secs(120),
         verify: Verify::Presence,
+        exclusive: false,
         needs_argv: true,
     };
     Judged { operation: Arc::new(operation(id, "s")), verdict, alike: None }

@@ -9,9 +9,10 @@ use std::{
 };
 
 use nix::unistd::Pid;
+use tokio::sync::watch;
 
 use super::protected::Stat;
-use crate::sys;
+use crate::{gate::image::Memory, sys};
 
 /// Admissions that are kept before the dead ones are swept.
 const SWEEP_AT: usize = 512;
@@ -25,12 +26,15 @@ struct Books {
     owed: HashMap<(Pid, Stat), (u32, Arc<OwnedFd>)>,
     /// (process, file) → the permission to open it again.
     tickets: HashMap<(Pid, Stat), Admission>,
+    /// Processes of which it is about to be known what they run.
+    expected: HashMap<Pid, watch::Receiver<()>>,
 }
 
-/// A process may read the script that it was approved to run.
+/// The image that was approved to run a script may read it. What the same process executes after it may not.
 #[derive(Clone, Debug)]
 pub struct Admission {
     process: Arc<OwnedFd>,
+    memory: Arc<Memory>,
     /// What was approved; the file must still be that.
     pub hash: [u8; 32],
 }
@@ -76,16 +80,35 @@ impl Admitted {
         self.lock().owed.retain(|(owner, _), _| *owner != pid);
     }
 
-    /// A ticket for a script was used: as long as the process lives, an interpreter in it may read the script.
-    pub fn admit(&self, pid: Pid, process: Arc<OwnedFd>, file: Stat, hash: [u8; 32]) {
+    /// A ticket for a script was used: as long as the process lives and executes nothing else, it may read the script.
+    pub fn admit(&self, pid: Pid, process: Arc<OwnedFd>, file: Stat, hash: [u8; 32], memory: Memory) {
         let mut books = self.lock();
         if books.tickets.len() >= SWEEP_AT {
             books.tickets.retain(|_, admission| admission.alive());
         }
-        books.tickets.insert((pid, file), Admission { process, hash });
+        let memory = Arc::new(memory);
+        books.tickets.insert((pid, file), Admission { process, memory, hash });
     }
 
-    /// The admission of exactly this living process.
+    /// An admission of this process is on its way until the value that this gives is dropped.
+    pub fn expect(&self, pid: Pid) -> watch::Sender<()> {
+        let (sender, receiver) = watch::channel(());
+        let mut books = self.lock();
+        books.expected.retain(|_, other| other.has_changed().is_ok());
+        books.expected.insert(pid, receiver);
+        sender
+    }
+
+    /// Waits for an admission that is on its way.
+    pub async fn settled(&self, pid: Pid) {
+        let expected = self.lock().expected.get(&pid).cloned();
+        if let Some(mut expected) = expected {
+            // It ends with an error: whoever was to send has gone.
+            while expected.changed().await.is_ok() {}
+        }
+    }
+
+    /// The admission of exactly this living image.
     pub fn admission(&self, pid: Pid, file: Stat) -> Option<Admission> {
         self.lock().tickets.get(&(pid, file)).filter(|admission| admission.alive()).cloned()
     }
@@ -93,7 +116,7 @@ impl Admitted {
 
 impl Admission {
     fn alive(&self) -> bool {
-        alive(&self.process)
+        alive(&self.process) && self.memory.lives()
     }
 }
 
@@ -110,8 +133,7 @@ pub fn alone(pid: Pid) -> io::Result<bool> {
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let task = task?.path();
         let place = fs::read_to_string(task.join("wchan"))?;
-        // do_freezer_trap and do_signal_stop are inlined into get_signal on many kernels.
-        if ["get_signal", "do_freezer_trap", "do_signal_stop"].contains(&place.as_str()) {
+        if is_stopped(&place) {
             continue;
         }
         if !place.starts_with("fanotify_") || !executes(&fs::read_to_string(task.join("syscall"))?) {
@@ -120,6 +142,12 @@ pub fn alone(pid: Pid) -> io::Result<bool> {
         blocked += 1;
     }
     Ok(blocked == 1)
+}
+
+/// Whether a thread at this place (/proc/PID/wchan) is stopped on its way back to user mode.
+pub fn is_stopped(place: &str) -> bool {
+    // do_freezer_trap and do_signal_stop are inlined into get_signal on many kernels.
+    ["get_signal", "do_freezer_trap", "do_signal_stop"].contains(&place)
 }
 
 /// execve and execveat, of x86-64 and of i386. (What has these numbers in the other one opens no files.)
@@ -174,7 +202,8 @@ mod tests {
         assert!(!books.pay(pid, file));
         books.owe(pid, &process, file);
 
-        books.admit(pid, Arc::clone(&process), file, [7; 32]);
+        let memory = Memory::of(pid).unwrap();
+        books.admit(pid, Arc::clone(&process), file, [7; 32], memory);
         assert_eq!(books.admission(pid, file).unwrap().hash, [7; 32]);
         child.kill().unwrap();
         child.wait().unwrap();

@@ -25,7 +25,7 @@ pub(super) struct ArmedHold {
 impl ArmedHold {
     /// Makes the cgroup and moves the process into it, still blocked in its exec.
     pub(super) fn capture(gate: &Arc<ExecGate>, pid: Pid, process: Arc<OwnedFd>) -> Result<Self, GateError> {
-        let hold = gate.cgroup.hold(&ulid::Ulid::generate().to_string())?;
+        let hold = gate.cgroup.hold(&ulid::Ulid::generate().to_string(), pid)?;
         let captured = Self { gate: Arc::clone(gate), pid, process, hold: Some(hold), committed: false };
         captured.alive()?;
         gate.cgroup.move_into(captured.hold()?, pid)?;
@@ -54,17 +54,29 @@ impl ArmedHold {
         Ok(())
     }
 
+    /// Lets the process run on, but here, and permits it one more exec: that of `armed`.
+    pub(super) fn pass(&mut self, armed: Armed) -> Result<(), GateError> {
+        let id = self.id()?;
+        self.gate.maps.disarm(id)?;
+        self.gate.maps.arm(id, armed)?;
+        Ok(self.hold()?.thaw()?)
+    }
+
     /// Lets the process run on: disarm, then thaw (a thawed process must not find its hold armed), then move back.
-    pub(super) fn release(mut self) -> Result<(), GateError> {
+    pub(super) fn release(self) -> Result<(), GateError> {
+        let (gate, hold) = self.release_in_place()?;
+        // Not waited for: the process runs already, and moving it may take a grace period.
+        std::thread::spawn(move || empty(&gate, &hold));
+        Ok(())
+    }
+
+    /// The same, but whoever asks for it moves it back.
+    pub(super) fn release_in_place(mut self) -> Result<(Arc<ExecGate>, Hold), GateError> {
         self.gate.forget(self.pid);
         self.gate.maps.disarm(self.id()?)?;
-        self.hold()?.thaw()?;
-        if let Some(hold) = self.hold.take() {
-            let gate = Arc::clone(&self.gate);
-            // Not waited for: the process runs already, and moving it may take a grace period.
-            std::thread::spawn(move || empty(&gate, &hold));
-        }
-        Ok(())
+        self.gate.cgroup.let_go(self.hold()?)?;
+        let hold = self.hold.take().ok_or(GateError::Ended)?;
+        Ok((Arc::clone(&self.gate), hold))
     }
 }
 
@@ -83,14 +95,14 @@ impl Drop for ArmedHold {
             let disarmed = gate.maps.disarm(id);
             // Never armed: its exec was denied, and the caller goes on where it was.
             if !committed && disarmed.is_ok() {
-                hold.thaw().ok();
+                gate.cgroup.let_go(&hold).ok();
             }
             empty(&gate, &hold);
         });
     }
 }
 
-fn empty(gate: &ExecGate, hold: &Hold) {
+pub(super) fn empty(gate: &ExecGate, hold: &Hold) {
     if let Err(error) = gate.cgroup.empty(hold) {
         tracing::error!(error = &error as &dyn std::error::Error, "a hold could not be emptied");
     }

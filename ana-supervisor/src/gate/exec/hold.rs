@@ -2,10 +2,10 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, File},
+    fs::File,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::MetadataExt},
+        unix::ffi::OsStrExt,
     },
     path::Path,
     sync::Arc,
@@ -19,13 +19,16 @@ use super::{
     ARRIVAL_LIMIT, Arrival, ExecGate, GateError, Held, IN_FLIGHT_MAX, OnItsWay, Stop, Subject, admitted,
     answerer::{Blocked, Unblocked},
     armed::ArmedHold,
+    passage::Passage,
     privilege::{Credentials, Gain},
     program_of,
     protected::{self, Protected, Stat},
+    script,
 };
 use crate::{
-    gate::{files, process},
-    operation, sys,
+    gate::{files, image::Memory, process},
+    operation::{self, Bytes},
+    sys,
 };
 
 /// How long the other threads of a process may take to stop.
@@ -60,14 +63,30 @@ impl ExecGate {
             hold.release()?;
             return Ok(Arrival::Passed);
         }
-        let process = Arc::clone(&unblocked.process);
-        let read = self.read(unblocked, stat, before).await?;
-        if read.gain.is_none() && read.protected.iter().all(|file| file.listed.is_empty()) {
-            // No rule names it, and it gives this caller nothing: who calls is root, or may not gain (no_new_privs, nosuid).
-            hold.release()?;
-            return Ok(Arrival::Passed);
+        let (process, path) = (Arc::clone(&unblocked.process), files::path_of(unblocked.file.as_fd())?);
+        let read = match self.read(unblocked, stat, before).await {
+            Ok(read) if read.gains_nothing() => {
+                hold.release()?;
+                return Ok(Arrival::Passed);
+            }
+            Ok(read) => self.passage(&read).await.map(|passage| (read, passage)),
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok((read, passage)) => Ok(Arrival::Held(Box::new(self.held(read, passage, hold, process)))),
+            Err(error) => {
+                // It dies with the hold; it is told why first.
+                let summary = format!("exec {}", Bytes::from(path.as_os_str().as_bytes()).escaped());
+                let (id, why) = (ulid::Ulid::generate().to_string(), error.to_string());
+                self.teller.tell(process, summary, String::new(), id, why).await;
+                Err(error)
+            }
         }
-        Ok(Arrival::Held(Box::new(self.held(read, hold, process))))
+    }
+
+    async fn passage(&self, read: &Read) -> Result<Option<Passage>, GateError> {
+        let Some(program) = read.run.as_ref().and_then(|run| run.env.as_ref()) else { return Ok(None) };
+        Ok(Some(self.find_passage(read.pid, program, &read.subject.image.environment).await?))
     }
 
     /// What is known of a blocked exec before it happens: the file, and the caller. Its arguments are not.
@@ -82,7 +101,7 @@ impl ExecGate {
             let program = files::describe(&file, key, gate.hashes.of(&file)?, &gate.user)?;
             let caller = process::read(pid, &baseline)?;
             let image = process::Image { argv: Vec::new(), ..caller };
-            Ok(Subject { image, program, script: None, argument_files: Vec::new() })
+            Ok(Subject { image, program, script: None, argument_files: Vec::new(), exclusive: false })
         })
         .await
     }
@@ -172,28 +191,32 @@ impl ExecGate {
             let files = gate.in_flight().get(&pid).map(|exec| exec.files.clone()).unwrap_or_default();
             let object = files.iter().find(|(s, _)| *s == stat).ok_or(GateError::UnknownFile)?;
             let judged = files::describe(&file, object.1.key, hash, &gate.user)?;
-            let (program, script, script_arguments) = match protected::is_executable_image(&file) {
+            let (program, script, run) = match protected::is_executable_image(&file) {
                 true => (judged, None, None),
                 false => {
-                    let arguments =
-                        script_arguments(&file, pid, stat, &image).ok_or(GateError::NotItsScript)?;
+                    let run = script::run_of(&file, pid, stat, &image, &gate.user)?;
                     // The interpreter opens the script once more, by the name it was given.
-                    let named =
-                        Path::new(OsStr::from_bytes(&image.cwd.0)).join(OsStr::from_bytes(&arguments.0));
+                    let named = Path::new(OsStr::from_bytes(&image.cwd.0)).join(OsStr::from_bytes(&run.name));
                     let not_fixed = judged.not_fixed || files::not_fixed(&file, &named, &gate.user);
                     let judged = operation::File { not_fixed, ..judged };
                     let script = operation::Script { file: judged, opened: false };
-                    (program_of(gate, pid)?, Some(script), Some(arguments.1))
+                    (program_of(gate, pid)?, Some(script), Some(run))
                 }
             };
             let protected = files.into_iter().map(|(_, object)| object).collect();
-            let subject = Subject { image, program, script, argument_files: Vec::new() };
-            Ok(Read { pid, subject, gain, script_arguments, protected, file, stat, hash })
+            let subject = Subject { image, program, script, argument_files: Vec::new(), exclusive: false };
+            Ok(Read { pid, subject, gain, run, protected, file, stat, hash, memory: Memory::of(pid)? })
         })
         .await
     }
 
-    fn held(self: &Arc<Self>, read: Read, hold: ArmedHold, process: Arc<OwnedFd>) -> Held {
+    fn held(
+        self: &Arc<Self>,
+        read: Read,
+        passage: Option<Passage>,
+        hold: ArmedHold,
+        process: Arc<OwnedFd>,
+    ) -> Held {
         Held {
             gate: Arc::clone(self),
             pid: read.pid,
@@ -201,11 +224,14 @@ impl ExecGate {
             protected: read.protected,
             subject: read.subject,
             gain: read.gain,
-            script_arguments: read.script_arguments,
+            script_arguments: read.run.map(|run| run.arguments),
+            memory: read.memory,
+            passage,
             file: read.file,
             stat: read.stat,
             hash: read.hash,
             stop: Stop::Frozen(hold),
+            standstill: None,
         }
     }
 }
@@ -223,48 +249,22 @@ fn wait_until_alone(pid: Pid) -> Result<(), GateError> {
     Ok(())
 }
 
+impl Read {
+    /// No rule names it, and it gives this caller nothing: who calls is root, or may not gain (no_new_privs, nosuid).
+    fn gains_nothing(&self) -> bool {
+        self.gain.is_none() && self.protected.iter().all(|file| file.listed.is_empty())
+    }
+}
+
 /// What is read of a frozen image.
 struct Read {
     pid: Pid,
     subject: Subject,
     gain: Option<Gain>,
-    script_arguments: Option<Vec<Vec<u8>>>,
+    run: Option<script::Run>,
     protected: Vec<Arc<Protected>>,
     file: File,
     stat: Stat,
     hash: [u8; 32],
-}
-
-/// The script's name and its own arguments: the kernel has put `interpreter [argument] script` into the place of argv[0] (execve(2)).
-/// `None` when the image does not run this script: another interpreter, or a path that leads to another file. (So it is
-/// for binfmt_misc, and for an interpreter that is a script itself; these are refused.)
-fn script_arguments(
-    file: &File,
-    pid: Pid,
-    stat: Stat,
-    image: &process::Image,
-) -> Option<(Vec<u8>, Vec<Vec<u8>>)> {
-    let line = protected::shebang(file)?;
-    let argv = &image.argv;
-    if argv.first().map(Vec::as_slice) != Some(line.interpreter.as_os_str().as_bytes()) {
-        return None;
-    }
-    let script = if line.argument { 2 } else { 1 };
-    let named = Path::new(OsStr::from_bytes(argv.get(script)?));
-    // As the process sees it. The descriptor of an execveat is named /dev/fd/N, and belongs to the process.
-    let seen = match named.strip_prefix("/dev/fd") {
-        Ok(number) => Path::new("/proc").join(pid.to_string()).join("fd").join(number),
-        Err(_elsewhere) => {
-            let root = Path::new("/proc").join(pid.to_string());
-            match named.strip_prefix("/") {
-                Ok(absolute) => root.join("root").join(absolute),
-                Err(_relative) => root.join("cwd").join(named),
-            }
-        }
-    };
-    let found = fs::metadata(seen).ok()?;
-    if (found.dev(), found.ino()) != stat {
-        return None;
-    }
-    Some((argv.get(script)?.clone(), argv.get(script + 1..)?.to_vec()))
+    memory: Memory,
 }

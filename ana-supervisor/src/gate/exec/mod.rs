@@ -9,9 +9,12 @@ pub mod admitted;
 pub mod answerer;
 mod armed;
 mod call;
+mod compiled;
 pub mod crew;
+mod exclusive;
 mod hold;
 mod open;
+mod passage;
 pub mod place;
 pub mod privilege;
 pub mod protected;
@@ -19,6 +22,7 @@ pub mod quick;
 pub mod replaced;
 pub mod reports;
 mod route;
+mod script;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -37,6 +41,8 @@ use self::{
     admitted::Admitted,
     answerer::Blocked,
     armed::ArmedHold,
+    exclusive::{Exclusive, Standstill},
+    passage::{Approved, Passage},
     privilege::Gain,
     protected::{Protected, ProtectedFiles, Stat},
     reports::Router,
@@ -44,6 +50,7 @@ use self::{
 use super::{
     arguments::{self, Lookups},
     files::{self, Hashes},
+    image::Memory,
     process::{Baseline, Image},
 };
 use crate::{
@@ -84,12 +91,14 @@ pub enum GateError {
     TooMany,
     #[error("another thread of the program goes on while one executes a protected file")]
     Concurrent,
-    #[error("what was executed is not the protected script")]
-    NotItsScript,
+    #[error(transparent)]
+    Script(#[from] script::ScriptError),
     #[error("this file is marked, but not one of the protected ones")]
     UnknownFile,
     #[error("only an interpreter may open a protected file, and only a script, to read it; run it instead")]
     NotAnInterpreter,
+    #[error("its rule is exclusive, and process {0} of the session could not be stopped")]
+    Restless(Pid),
     #[error("a file was changed after it was judged")]
     Changed,
 }
@@ -118,6 +127,7 @@ pub struct ExecGate {
     lookups: Lookups,
     pub teller: super::tell::Teller,
     in_flight: Mutex<HashMap<Pid, OnItsWay>>,
+    exclusive: Exclusive,
 }
 
 impl ExecGate {
@@ -145,6 +155,7 @@ impl ExecGate {
             baseline,
             hashes,
             in_flight: Mutex::default(),
+            exclusive: Exclusive::default(),
         }
     }
 
@@ -203,7 +214,13 @@ pub struct Held {
     file: File,
     stat: Stat,
     hash: [u8; 32],
+    /// The memory of the judged image.
+    memory: Memory,
+    /// The image is env's, on its way to the script's interpreter.
+    passage: Option<Passage>,
     stop: Stop,
+    /// The rule is exclusive. Dropped after `stop`.
+    standstill: Option<Arc<Standstill>>,
 }
 
 /// What is to be judged.
@@ -214,6 +231,8 @@ pub struct Subject {
     pub script: Option<operation::Script>,
     /// Looked up once it is known that a person is asked.
     pub argument_files: Vec<operation::ArgumentFile>,
+    /// Nothing else of the session runs until it has ended.
+    pub exclusive: bool,
 }
 
 impl Subject {
@@ -228,6 +247,7 @@ impl Subject {
             ids: self.image.ids.clone(),
             foreign_namespaces: self.image.foreign_namespaces.clone(),
             argument_files: self.argument_files.clone(),
+            exclusive: self.exclusive,
         }
     }
 }
@@ -286,18 +306,28 @@ impl Held {
             self.refuse(operation.summary(), operation.rule.clone(), operation.id.clone(), why).await;
             return Err(GateError::Changed);
         }
-        if self.subject.script.is_some() {
-            gate.admitted.admit(self.pid, Arc::clone(&self.process), self.stat, self.hash);
+        let (pid, process) = (self.pid, Arc::clone(&self.process));
+        let stop = std::mem::replace(&mut self.stop, Stop::Over);
+        let passage = self.passage.take();
+        if self.subject.script.is_some() && passage.is_none() {
+            gate.admitted.admit(pid, process.clone(), self.stat, self.hash, self.memory);
         }
-        match std::mem::replace(&mut self.stop, Stop::Over) {
+        match stop {
             Stop::Frozen(hold) => {
                 if self.gain.is_some() {
                     // What it does with it is its own affair: the guard must not kill it for that.
                     gate.maps.privileged(self.pid.as_raw().unsigned_abs())?;
                 }
                 // A full table only costs the outcome record.
-                let watched = gate.maps.watch(self.pid.as_raw().unsigned_abs()).is_ok();
-                hold.release()?;
+                let watched = gate.maps.watch(pid.as_raw().unsigned_abs()).is_ok();
+                match (passage, self.standstill.take()) {
+                    (Some(passage), still) => {
+                        let approved = Approved { pid, process, script: self.stat, hash: self.hash };
+                        gate.pass(hold, passage, approved, still).await?;
+                    }
+                    (None, Some(still)) => exclusive::release(hold, process.try_clone()?, still)?,
+                    (None, None) => hold.release()?,
+                }
                 Ok(watched.then_some(ticket.0))
             }
             Stop::Blocked(blocked) => {

@@ -4,9 +4,10 @@ use std::{fs, os::unix::fs::MetadataExt, sync::Arc};
 
 use super::{
     Arrival, ExecGate, GateError, Held, Stop, Subject, admitted, answerer::Blocked, program_of, protected,
+    script,
 };
 use crate::{
-    gate::{files, process},
+    gate::{files, image::Memory, process},
     operation,
 };
 
@@ -27,7 +28,8 @@ impl ExecGate {
         let pid = blocked.pid;
         let image = protected::is_executable_image(&blocked.file);
         // Whatever was approved was to read it, by something that runs scripts.
-        let reads = !image && self.opened_by_interpreter(&blocked) && !admitted::opens_for_writing(pid)?;
+        let reads = !image && !admitted::opens_for_writing(pid)?;
+        self.admitted.settled(pid).await;
         if let Some(admission) = self.admitted.admission(pid, stat).filter(|_| reads) {
             let file = blocked.file.try_clone()?;
             let now = self.blocking(move |gate| Ok(gate.hashes.of(&file)?)).await?;
@@ -37,17 +39,29 @@ impl ExecGate {
             blocked.allow()?;
             return Ok(Arrival::Passed);
         }
-        if !reads {
+        if !reads || !self.opened_by_interpreter(&blocked) {
             return Ok(Arrival::Refused(blocked, GateError::NotAnInterpreter));
+        }
+        if self.protected.is_compiled(stat) {
+            // Nothing to be told or written down: Python reads the source then, and that open is held.
+            drop(blocked);
+            return Ok(Arrival::Passed);
         }
         let baseline = self.baseline().await?;
         let (file, judged) = (blocked.file.try_clone()?, Arc::clone(&object));
-        let (image, hash, program, script) = self
+        let (image, hash, program, script, memory) = self
             .blocking(move |gate| {
+                let memory = Memory::of(pid)?;
                 let hash = gate.hashes.of(&file)?;
                 let script = files::describe(&file, judged.key, hash, &gate.user)?;
                 let script = operation::Script { file: script, opened: true };
-                Ok((process::read(pid, &baseline)?, hash, program_of(gate, pid)?, script))
+                let (image, program) = (process::read(pid, &baseline)?, program_of(gate, pid)?);
+                // Another thread may have executed something meanwhile: all of it is of one image, or nothing.
+                if memory.lives() {
+                    Ok((image, hash, program, script, memory))
+                } else {
+                    Err(GateError::Ended)
+                }
             })
             .await?;
         Ok(Arrival::Held(Box::new(Held {
@@ -55,13 +69,22 @@ impl ExecGate {
             pid,
             process: Arc::clone(&blocked.process),
             protected: vec![object],
-            subject: Subject { image, program, script: Some(script), argument_files: Vec::new() },
+            subject: Subject {
+                image,
+                program,
+                script: Some(script),
+                argument_files: Vec::new(),
+                exclusive: false,
+            },
             gain: None,
             script_arguments: None,
+            memory,
+            passage: None,
             file: blocked.file.try_clone()?,
             stat,
             hash,
             stop: Stop::Blocked(blocked),
+            standstill: None,
         })))
     }
 
@@ -69,9 +92,10 @@ impl ExecGate {
     fn opened_by_interpreter(&self, blocked: &Blocked) -> bool {
         let Ok(program) = fs::metadata(format!("/proc/{}/exe", blocked.pid)) else { return false };
         let program = (program.dev(), program.ino());
-        let own = protected::shebang(&blocked.file)
-            .and_then(|line| fs::metadata(line.interpreter).ok())
-            .map(|meta| (meta.dev(), meta.ino()));
-        self.protected.is_interpreter(program) || own == Some(program)
+        let (own, sought) = script::interpreters(&blocked.file);
+        let own = own.and_then(|path| fs::metadata(path).ok()).map(|meta| (meta.dev(), meta.ino()));
+        self.protected.is_interpreter(program)
+            || own == Some(program)
+            || sought.is_some_and(|name| self.protected.is_found_as(program, &name))
     }
 }

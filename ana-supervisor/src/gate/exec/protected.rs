@@ -34,6 +34,8 @@ pub struct Protected {
     pub bendable: bool,
     /// An exec of it can gain privilege.
     pub privileged: bool,
+    /// It is not what the policy lists, but a compiled copy of it.
+    pub compiled: bool,
     /// Open (O_PATH) as long as the session lasts: until then no other file can get this inode's number, which the guard
     /// and the marks know it by.
     pub file: Arc<OwnedFd>,
@@ -78,6 +80,8 @@ pub struct ProtectedFiles {
     interpreters: Mutex<HashSet<Stat>>,
     /// Where the policy's interpreters may lie.
     candidates: Vec<PathBuf>,
+    /// The session's PATH.
+    path: Vec<u8>,
 }
 
 impl ProtectedFiles {
@@ -86,7 +90,7 @@ impl ProtectedFiles {
         let names = policy.interpreters().iter();
         let candidates: Vec<_> = names.flat_map(|name| candidates(name, path_variable)).collect();
         let interpreters = Mutex::new(candidates.iter().filter_map(|path| stat_of(path)).collect());
-        Self { files: RwLock::default(), interpreters, candidates }
+        Self { files: RwLock::default(), interpreters, candidates, path: path_variable.to_vec() }
     }
 
     /// Adds a file, or one more path that leads to it. True: the file was not known, so it has to be marked.
@@ -137,6 +141,16 @@ impl ProtectedFiles {
         interpreters.contains(&program)
     }
 
+    /// Whether a program is one that env finds by this name in the session's PATH.
+    pub fn is_found_as(&self, program: Stat, name: &[u8]) -> bool {
+        programs(name, &self.path).contains(&program)
+    }
+
+    /// Whether a protected file is not what the policy lists, but a compiled copy of it.
+    pub fn is_compiled(&self, file: Stat) -> bool {
+        self.get(file).is_some_and(|file| file.compiled)
+    }
+
     pub fn len(&self) -> usize {
         self.table().len()
     }
@@ -162,29 +176,17 @@ fn candidates(name: &str, path_variable: &[u8]) -> impl Iterator<Item = PathBuf>
         .map(move |folder| Path::new(std::ffi::OsStr::from_bytes(&folder)).join(&name))
 }
 
+/// The programs that env finds by a name in the session's own PATH, or by their path.
+fn programs(name: &[u8], path_variable: &[u8]) -> Vec<Stat> {
+    let path = Path::new(std::ffi::OsStr::from_bytes(name));
+    match path.to_str().filter(|name| !name.contains('/')) {
+        Some(name) => candidates(name, path_variable).filter_map(|path| stat_of(&path)).collect(),
+        None => stat_of(path).into_iter().collect(),
+    }
+}
+
 fn stat_of(path: &Path) -> Option<Stat> {
     fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
-}
-
-/// A script's first line.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Shebang {
-    pub interpreter: PathBuf,
-    /// Everything behind the interpreter is one argument (execve(2)).
-    pub argument: bool,
-}
-
-/// `None` for what does not start with `#!`.
-pub fn shebang(file: &File) -> Option<Shebang> {
-    /// BINPRM_BUF_SIZE: the kernel looks no further.
-    const LINE_MAX: usize = 256;
-    let mut start = [0; LINE_MAX];
-    let length = file.read_at(&mut start, 0).ok()?;
-    let line = start[..length].strip_prefix(b"#!")?;
-    let line = line.split(|&b| b == b'\n').next()?;
-    let mut words = line.split(|b| matches!(b, b' ' | b'\t')).filter(|word| !word.is_empty());
-    let interpreter = PathBuf::from(std::ffi::OsStr::from_bytes(words.next()?));
-    Some(Shebang { interpreter, argument: words.next().is_some() })
 }
 
 /// Whether the kernel loads the file itself (ELF), rather than handing it to an interpreter.
@@ -200,7 +202,10 @@ mod tests {
     fn add(files: &ProtectedFiles, path: &str, bendable: bool) -> bool {
         let key = FileKey::new(2, 0, 1);
         let file = Arc::new(File::open("/usr/bin/env").unwrap().into());
-        files.add((1, 2), Protected { key, listed: vec![path.into()], bendable, privileged: false, file })
+        files.add(
+            (1, 2),
+            Protected { key, listed: vec![path.into()], bendable, privileged: false, compiled: false, file },
+        )
     }
 
     fn listed(files: &ProtectedFiles) -> Vec<PathBuf> {
@@ -223,20 +228,8 @@ mod tests {
     }
 
     #[test]
-    fn first_lines_are_read_as_the_kernel_reads_them() {
-        let path = format!("/tmp/ana-shebang-{}", std::process::id());
-        let line = |text: &str| {
-            fs::write(&path, text).unwrap();
-            shebang(&File::open(&path).unwrap())
-        };
-        let expected =
-            |interpreter: &str, argument| Some(Shebang { interpreter: interpreter.into(), argument });
-        assert_eq!(line("#!/bin/sh\necho"), expected("/bin/sh", false));
-        assert_eq!(line("#! /usr/bin/env -S a b\n"), expected("/usr/bin/env", true));
-        assert_eq!(line("#!/bin/sh \t\n"), expected("/bin/sh", false));
-        assert_eq!(line("echo"), None);
-        assert_eq!(line("#!"), None);
-        fs::remove_file(&path).unwrap();
+    fn an_image_is_told_from_a_script() {
         assert!(is_executable_image(&File::open("/usr/bin/env").unwrap()));
+        assert!(!is_executable_image(&File::open("/etc/passwd").unwrap()));
     }
 }

@@ -31,6 +31,7 @@ use super::{
     protected::{self, Protected, Stat},
 };
 use crate::{
+    evidence::Store,
     gate::{
         files::Hashes,
         process::{self, Baseline, Threads},
@@ -78,6 +79,8 @@ pub struct Quick {
     pub admitted: Arc<Admitted>,
     pub hashes: Arc<Hashes>,
     pub user: Identity,
+    /// What is let through is written down later: there has to be room for it now.
+    pub store: Arc<Store>,
     /// Nothing is quick before it is known.
     pub baseline: watch::Receiver<Option<Arc<Baseline>>>,
     pub passed: Ledger,
@@ -160,12 +163,13 @@ impl Quick {
         let (Ok(Some(call)), Ok(file)) = (call, file) else { return Err(blocked) };
         let verdict = self.policy.judge_exec(&object.paths(), &call.argv);
         if verdict.action != Action::Allow
+            || verdict.exclusive
             || !process::changed_hooks(&call.environment, &known.baseline).is_empty()
         {
             return Err(blocked);
         }
         let Some(expected) = call.expected(object.key, known.started) else { return Err(blocked) };
-        let Some(entry) = self.passed.entry() else { return Err(blocked) };
+        let (Some(entry), Ok(())) = (self.passed.entry(), self.store.room()) else { return Err(blocked) };
         if self.maps.expect(pid.as_raw().unsigned_abs(), expected).is_err() {
             return Err(blocked);
         }

@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
-    GateError, privilege,
+    GateError, compiled, privilege,
     protected::{Protected, ProtectedFiles, Stat},
     route::{End, Folder, Route},
 };
@@ -146,7 +146,7 @@ impl Watcher {
         let Parts { user, harmless_groups, .. } = &watcher.parts;
         for path in privilege::find(path_variable, user, harmless_groups) {
             // What cannot be opened, or marked, is left to the guard: it kills.
-            watcher.protect_privileged(&path).ok();
+            watcher.protect_beside(&path, Vec::new(), Beside::Privileged).ok();
         }
         watcher.started = true;
         Ok(watcher)
@@ -292,23 +292,39 @@ impl Watcher {
         let listed = vec![path.to_owned()];
         let privileged =
             privilege::gives(file.as_fd(), &parts.user, &parts.harmless_groups).map_err(failed)?;
-        let protected = Protected { key, listed, bendable, privileged, file: Arc::clone(&file) };
+        let protected =
+            Protected { key, listed, bendable, privileged, compiled: false, file: Arc::clone(&file) };
         if parts.protected.add(stat, protected) {
             parts.maps.protect(key)?;
             parts.group.protect(file.as_fd()).map_err(failed)?;
         }
+        for copy in compiled::copies_of(path) {
+            self.protect_beside(&copy, vec![path.to_owned()], Beside::Compiled { bendable })?;
+        }
         Ok(key)
     }
 
-    /// A program that no rule lists, and that gives whoever executes it something.
-    fn protect_privileged(&self, path: &std::path::Path) -> Result<(), GateError> {
+    /// Protects a file that no rule lists.
+    fn protect_beside(
+        &self,
+        path: &std::path::Path,
+        listed: Vec<PathBuf>,
+        beside: Beside,
+    ) -> Result<(), GateError> {
         let failed = |source| GateError::Protect { path: path.to_owned(), source };
         let options = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let file = open(path, options, Mode::empty()).map_err(|errno| failed(errno.into()))?;
         let stat = nix::sys::stat::fstat(&file).map_err(|errno| failed(errno.into()))?;
         let key = identity::file_key(file.as_fd()).map_err(failed)?;
-        let (listed, file) = (Vec::new(), Arc::new(file));
-        let protected = Protected { key, listed, bendable: false, privileged: true, file: Arc::clone(&file) };
+        if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+            return Ok(());
+        }
+        let file = Arc::new(file);
+        let (bendable, privileged, compiled) = match beside {
+            Beside::Privileged => (false, true, false),
+            Beside::Compiled { bendable } => (bendable, false, true),
+        };
+        let protected = Protected { key, listed, bendable, privileged, compiled, file: Arc::clone(&file) };
         if self.parts.protected.add((stat.st_dev, stat.st_ino), protected) {
             self.parts.maps.protect(key)?;
             self.parts.group.protect(file.as_fd()).map_err(failed)?;
@@ -323,6 +339,14 @@ impl Watcher {
         let places = routes.flat_map(|route| &route.places);
         places.map(|(folder, name)| (folder.key, name.as_slice())).collect()
     }
+}
+
+/// Why a file is protected that no rule lists.
+enum Beside {
+    /// It gives whoever executes it something.
+    Privileged,
+    /// It would be run in the place of a listed script.
+    Compiled { bendable: bool },
 }
 
 /// Has a folder watched before a name is looked up in it, so that what appears after the look is told.

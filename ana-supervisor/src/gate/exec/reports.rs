@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::kernel::{KernelError, Report, Reports};
 
@@ -14,6 +14,7 @@ use crate::kernel::{KernelError, Report, Reports};
 pub struct Router {
     drains: mpsc::UnboundedSender<oneshot::Sender<()>>,
     held: Arc<Mutex<HashMap<u64, Report>>>,
+    came: Arc<Notify>,
 }
 
 /// The router's task: reads the ring until it fails.
@@ -21,6 +22,7 @@ pub struct Pump {
     reports: Reports,
     drains: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
     held: Arc<Mutex<HashMap<u64, Report>>>,
+    came: Arc<Notify>,
     /// Kills and exits.
     others: mpsc::UnboundedSender<Report>,
 }
@@ -28,9 +30,10 @@ pub struct Pump {
 /// The two ends; `others` gets what no hold waits for.
 pub fn router(reports: Reports, others: mpsc::UnboundedSender<Report>) -> (Router, Pump) {
     let held = Arc::new(Mutex::new(HashMap::new()));
+    let came = Arc::new(Notify::new());
     let (drains, receiver) = mpsc::unbounded_channel();
-    let router = Router { drains, held: Arc::clone(&held) };
-    (router, Pump { reports, drains: receiver, held, others })
+    let router = Router { drains, held: Arc::clone(&held), came: Arc::clone(&came) };
+    (router, Pump { reports, drains: receiver, held, came, others })
 }
 
 impl Router {
@@ -39,6 +42,24 @@ impl Router {
         let (sender, drained) = oneshot::channel();
         self.drains.send(sender).ok()?;
         drained.await.ok()?;
+        self.take(hold)
+    }
+
+    /// Waits for the report of an exec in this hold.
+    pub async fn wait_for_exec_in(&self, hold: u64) -> Option<Report> {
+        loop {
+            let next = self.came.notified();
+            tokio::pin!(next);
+            // From here on no report is missed.
+            next.as_mut().enable();
+            if let Some(report) = self.take(hold) {
+                return Some(report);
+            }
+            next.await;
+        }
+    }
+
+    fn take(&self, hold: u64) -> Option<Report> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&hold)
     }
 }
@@ -66,6 +87,7 @@ impl Pump {
         match report {
             Report::ExecHeld { hold, .. } => {
                 self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(hold, report);
+                self.came.notify_waiters();
             }
             // The receiver is gone only when the session ends.
             Report::Killed { .. } | Report::Exited { .. } => drop(self.others.send(report)),

@@ -14,9 +14,10 @@ use crate::{
     },
 };
 
-const KEYS: [&str; 9] = ["name", "file", "argv0", "deny", "allow", "otherwise", "verify", "timeout", "test"];
+const KEYS: [&str; 10] =
+    ["name", "file", "argv0", "deny", "allow", "otherwise", "verify", "timeout", "exclusive", "test"];
 /// Options of the policy language that this version does not have.
-const LATER: [&str; 3] = ["for", "exclusive", "exe"];
+const LATER: [&str; 2] = ["for", "exe"];
 pub(super) const ACTIONS: [(&str, Action); 3] =
     [("approve", Action::Approve), ("allow", Action::Allow), ("deny", Action::Deny)];
 const NAME_MAX: usize = 64;
@@ -32,6 +33,7 @@ pub(super) struct Draft {
     otherwise: Option<(Action, Place)>,
     verify: Option<Verify>,
     timeout: Option<Duration>,
+    exclusive: bool,
     tests: Vec<Test>,
 }
 
@@ -48,6 +50,7 @@ pub(super) fn read(keys: &mut Keys<'_>, value: &Value<'_>) -> Option<Draft> {
         otherwise: None,
         verify: None,
         timeout: None,
+        exclusive: false,
         tests: Vec::new(),
     };
     for (key, value) in table {
@@ -63,6 +66,7 @@ pub(super) fn read(keys: &mut Keys<'_>, value: &Value<'_>) -> Option<Draft> {
             }
             "verify" => draft.verify = keys.word(value, "verify", &VERIFY),
             "timeout" => draft.timeout = keys.duration(value, "timeout"),
+            "exclusive" => draft.exclusive = keys.boolean(value, "exclusive").unwrap_or_default(),
             "test" => draft.tests = tests(keys, value),
             later if LATER.contains(&later) => {
                 let message = format!("this version of ana does not know `{later}` in [[exec]]");
@@ -245,6 +249,7 @@ pub(super) fn finish(
                 otherwise_at: at(&otherwise_place),
                 timeout: draft.timeout.unwrap_or(defaults.timeout),
                 verify: draft.verify.unwrap_or(defaults.verify),
+                exclusive: draft.exclusive,
                 tests: draft.tests,
             }
         })

@@ -107,7 +107,7 @@ error: this version of ana does not gate `connect`: nothing would be protected
             [format!("this version of ana does not gate `{later}`: nothing would be protected")]
         );
     }
-    for later in ["for = '1h'", "exclusive = true", "exe = '/bin/x'"] {
+    for later in ["for = '1h'", "exe = '/bin/x'"] {
         let word = later.split(' ').next().unwrap();
         assert_eq!(
             messages(&rule(later)),

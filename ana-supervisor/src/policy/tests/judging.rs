@@ -329,3 +329,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_exclusive_rule_is_so_in_every_verdict() {
+    let policy = parse(
+        "version = 1\n[[exec]]\nname = 'alone'\nfile = '/srv/alone'\nexclusive = true\nallow = [['status']]\n\
+         [[exec]]\nname = 'other'\nfile = '/srv/other'\n",
+    );
+    let words = |name: &str| vec![name.as_bytes().to_vec(), b"status".to_vec()];
+    let (alone, other) = ([Path::new("/srv/alone")], [Path::new("/srv/other")]);
+    assert!(policy.judge_exec(&alone, &words("alone")).exclusive);
+    assert!(policy.judge_exec(&alone, &words("another")).exclusive);
+    assert!(policy.judge_script(&alone, Some(&[])).exclusive);
+    assert!(!policy.judge_exec(&other, &words("other")).exclusive);
+    // An interpreter that opens it may be anything, the agent included.
+    let opened = policy.judge_script(&alone, None);
+    assert_eq!(opened.action, Action::Deny);
+    assert!(opened.because.starts_with("exclusive = true: "), "{}", opened.because);
+    assert_eq!(policy.judge_script(&other, None).action, Action::Approve);
+}
