@@ -4,24 +4,25 @@
 //! Ticket`. Only what is on the disk can become a ticket.
 
 mod passed;
+mod records;
 
 use std::{
     collections::HashMap,
     os::fd::AsFd,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use serde_json::json;
 
+use self::records::outcome;
 use crate::{
     approval::{Decided, Desk, Judged, Likeness},
-    evidence::{Entry, Event, Recorded, Store, Writer},
+    evidence::{Event, Recorded, Store, Writer},
     gate::{
-        exec::{Arrival, ExecGate, GateError, Held, Subject, Ticket, answerer::Blocked, replaced::News},
+        exec::{Arrival, ExecGate, GateError, Held, Subject, Ticket, answerer::Blocked},
         process,
     },
-    kernel::Report,
     operation::{self, Kind, Operation, Requester},
     policy::{Action, Policy, Verdict},
     sys,
@@ -32,8 +33,6 @@ use crate::{
 const SHOWN_MAX: usize = 256 << 10;
 /// The largest operation that is recorded, asked about or not: some 2 MiB of arguments, the kernel's usual limit.
 const RECORDED_MAX: usize = 16 << 20;
-/// Refused opens of the same file by the same program are written down once in this time.
-const FOLD: Duration = Duration::from_secs(10);
 
 /// Everything a session's operations pass through.
 pub struct Pipeline {
@@ -361,94 +360,6 @@ impl Pipeline {
         Ok(())
     }
 
-    /// False for what was written down a moment ago: an agent that tries again and again does not fill the disk.
-    fn is_news(&self, what: &str) -> bool {
-        let mut folded = self.lock(&self.folded);
-        folded.retain(|_, at| at.elapsed() < FOLD);
-        folded.insert(what.to_owned(), Instant::now()).is_none()
-    }
-
-    /// What the guard reports beside holds: kills, and the ends of approved processes.
-    pub async fn report(&self, report: Report) {
-        match report {
-            Report::Killed { tgid, file, reason, still_alive, .. } => {
-                let detail = json!({
-                    "pid": tgid, "killed": reason.text(), "dev": format!("{}:{}", file.major(), file.minor()),
-                    "inode": file.ino.to_string(), "still_alive": still_alive,
-                });
-                self.note(Event::Tamper, detail).await;
-                if still_alive {
-                    self.fail("the guard could not kill a process");
-                }
-            }
-            Report::Exited { tgid, status, .. } => {
-                let approved = {
-                    let mut running = self.lock(&self.running);
-                    match running.remove(&tgid) {
-                        Some(Running::Approved(recorded)) => recorded,
-                        // It ended before we noted that it runs.
-                        Some(Running::Ended(_)) | None => {
-                            running.insert(tgid, Running::Ended(status));
-                            return;
-                        }
-                    }
-                };
-                drop(self.append(approved.outcome(outcome(status))).await);
-            }
-            Report::ExecHeld { .. } => {}
-        }
-    }
-
-    /// What became of the protected files.
-    ///
-    /// A replaced file is a `tamper` record whoever replaced it, an upgrade of a package included: what the policy's words
-    /// stand for has changed, and who did it is only known as long as that process can still be looked at.
-    pub async fn tell(&self, news: News) {
-        match news {
-            News::Replaced(replaced) => {
-                let gate = Arc::clone(&self.gate);
-                let detail = tokio::task::spawn_blocking(move || replaced.detail(&gate.hashes)).await;
-                if let Ok(detail) = detail {
-                    self.note(Event::Tamper, detail).await;
-                }
-            }
-            News::Overflow if self.is_news("overflow") => {
-                let text =
-                    "more files appeared than the kernel can tell; every listed path was followed again";
-                self.note(Event::Loss, json!({ "notifications": text })).await;
-            }
-            News::Overflow => {}
-            News::Unprotected(error) => {
-                self.note(Event::Loss, json!({ "unprotected": chain(&error) })).await;
-            }
-        }
-    }
-
-    /// Writes a record that is no decision. Without evidence there is no session.
-    pub async fn note(&self, event: Event, detail: serde_json::Value) {
-        // What is to be done about it has been done: the session ends.
-        drop(self.try_note(event, detail).await);
-    }
-
-    /// The same, for what must not happen without its record.
-    async fn try_note(&self, event: Event, detail: serde_json::Value) -> Result<(), String> {
-        let entry = Entry::new(event).session(&self.session.id).policy(self.policy.sha256()).detail(detail);
-        self.append(entry).await
-    }
-
-    /// The error is told to the session as well: without evidence there is none.
-    async fn append(&self, entry: Entry) -> Result<(), String> {
-        let store = Arc::clone(&self.store);
-        let written = tokio::task::spawn_blocking(move || store.append(entry)).await;
-        let why = match written {
-            Ok(Ok(_receipt)) => return Ok(()),
-            Ok(Err(error)) => format!("the evidence cannot be written: {}", chain(&error)),
-            Err(panicked) => format!("the evidence cannot be written: {panicked}"),
-        };
-        self.fail(&why);
-        Err(why)
-    }
-
     fn fail(&self, why: &str) {
         // The receiver is gone only when the session is ending anyway.
         drop(self.fatal.send(why.to_owned()));
@@ -456,14 +367,6 @@ impl Pipeline {
 
     fn lock<'a, T>(&self, mutex: &'a Mutex<T>) -> std::sync::MutexGuard<'a, T> {
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The wait status of an approved process, for its outcome record.
-fn outcome(status: i32) -> serde_json::Value {
-    match status & 0x7f {
-        0 => json!({ "exit_code": (status >> 8) & 0xff }),
-        signal => json!({ "signal": signal }),
     }
 }
 

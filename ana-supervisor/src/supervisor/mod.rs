@@ -7,6 +7,9 @@
 //!                                └── session-leader ── the agent
 //! ```
 
+mod answering;
+mod door;
+mod ending;
 mod leftovers;
 mod notices;
 mod owner;
@@ -112,7 +115,7 @@ pub fn serve(
         .build()
         .map_err(io("start the runtime"))?;
     let served = runtime.block_on(async {
-        let door = setup::open_door(&options)?;
+        let door = door::open_door(&options)?;
         announce(&start::Announcement::Ready { session: door.session.clone(), socket: door.socket.clone() })
             .map_err(io("announce the socket"))?;
         owner::session(options, door, kernel, oom_score).await

@@ -1,6 +1,6 @@
 //! What weakens a session, said before it starts.
 
-use super::setup::{Door, Prepared};
+use super::{door::Door, setup::Prepared};
 
 /// What a person should know before the agent starts.
 pub(super) fn of(door: &Door, prepared: &Prepared) -> Vec<String> {

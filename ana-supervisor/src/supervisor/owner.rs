@@ -8,12 +8,14 @@ use std::{
 };
 
 use nix::unistd::Pid;
-use serde_json::json;
 use tokio::{net::UnixStream, sync::watch, task::JoinSet};
 
 use super::{
-    KILL_LIMIT, OWNER_LIMIT, Options, SupervisorError, io as doing,
-    setup::{self, Door, Loading, Prepared, tell_leader},
+    OWNER_LIMIT, Options, SupervisorError,
+    door::Door,
+    ending::End,
+    io as doing,
+    setup::{self, Loading, Prepared, tell_leader},
 };
 use crate::{
     api::{
@@ -23,13 +25,12 @@ use crate::{
         wire::{Reply, Request, SessionInfo},
     },
     approval::Waiting,
-    evidence::{Entry, Event},
     gate::{
         exec::replaced::News,
         process::{Baseline, Namespaces},
     },
     kernel::Report,
-    launch::spec::{Failure, FromLeader, Preparation, Spec, ToLeader},
+    launch::spec::{FromLeader, Preparation, Spec, ToLeader},
     operation::Operation,
     pipeline::chain,
     sys,
@@ -38,20 +39,18 @@ use crate::{
 /// How often the guard's counters are looked at.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the last decisions and records of a dead session may take.
-const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 /// Clients that may wait for the session to start.
 const EARLY_MAX: usize = 16;
 
 /// The owner's connection.
-struct Owner {
+pub(super) struct Owner {
     stream: UnixStream,
     peer: sys::socket::Peer,
     assembly: Assembly,
 }
 
 impl Owner {
-    async fn send(&self, reply: &Reply) -> Result<(), SupervisorError> {
+    pub(super) async fn send(&self, reply: &Reply) -> Result<(), SupervisorError> {
         frame::send(&self.stream, reply, &[]).await.map_err(doing("talk to ana-run"))
     }
 }
@@ -140,32 +139,20 @@ async fn run(
     running.finish(end).await
 }
 
-/// How a session ends.
-enum End {
-    /// The agent ended by itself, with this wait status.
-    Agent(i32),
-    /// The agent did not start.
-    NotStarted(Failure),
-    /// `ana-run` is gone: nobody is left to be asked.
-    OwnerGone,
-    /// Somebody or something ended it.
-    Killed(String),
-}
-
-struct Running {
-    door: Door,
-    owner: Owner,
-    prepared: Prepared,
-    leader: UnixStream,
-    leader_process: std::process::Child,
-    leader_assembly: Assembly,
-    info: watch::Sender<SessionInfo>,
-    interactive: bool,
-    baseline: Baseline,
+pub(super) struct Running {
+    pub(super) door: Door,
+    pub(super) owner: Owner,
+    pub(super) prepared: Prepared,
+    pub(super) leader: UnixStream,
+    pub(super) leader_process: std::process::Child,
+    pub(super) leader_assembly: Assembly,
+    pub(super) info: watch::Sender<SessionInfo>,
+    pub(super) interactive: bool,
+    pub(super) baseline: Baseline,
     /// Operations on their way, and records being written.
-    tasks: JoinSet<()>,
+    pub(super) tasks: JoinSet<()>,
     /// The questions that `ana-run` has been shown, and how many more like them it was told of.
-    shown: HashMap<String, usize>,
+    pub(super) shown: HashMap<String, usize>,
 }
 
 impl Running {
@@ -293,33 +280,14 @@ impl Running {
         }
     }
 
-    fn write_down(&mut self, report: Report) {
+    pub(super) fn write_down(&mut self, report: Report) {
         let pipeline = Arc::clone(&self.prepared.pipeline);
         self.tasks.spawn(async move { pipeline.report(report).await });
     }
 
-    fn tell(&mut self, news: News) {
+    pub(super) fn tell(&mut self, news: News) {
         let pipeline = Arc::clone(&self.prepared.pipeline);
         self.tasks.spawn(async move { pipeline.tell(news).await });
-    }
-
-    /// Everything that was on its way is decided and written down before the session's end is: what waited for a person
-    /// ends with its process.
-    async fn settle(&mut self) {
-        self.prepared.arrivals.close();
-        let end = tokio::time::Instant::now() + SETTLE_LIMIT;
-        while let Ok(Some(_)) = tokio::time::timeout_at(end, self.tasks.join_next()).await {}
-        tokio::time::timeout_at(end, self.prepared.ledger.flush()).await.ok();
-        // Once the ring is drained, every end that the guard saw is in the channel.
-        self.prepared.pipeline.gate.router.exec_in(0).await;
-        while let Ok(report) = self.prepared.reports.try_recv() {
-            self.write_down(report);
-        }
-        while let Ok(news) = self.prepared.watched.news.try_recv() {
-            self.tell(news);
-        }
-        while let Ok(Some(_)) = tokio::time::timeout_at(end, self.tasks.join_next()).await {}
-        self.tasks.abort_all();
     }
 
     async fn hear_leader(&mut self, word: FromLeader) -> Option<End> {
@@ -419,67 +387,13 @@ impl Running {
     }
 
     /// An exec that the guard did not see is one that nobody stopped.
-    fn unhealthy(&self) -> Option<String> {
+    pub(super) fn unhealthy(&self) -> Option<String> {
         match self.prepared.kernel.maps().health() {
             Ok(health) if health.is_clean() => None,
             Ok(health) => Some(format!("the guard missed something: {health:?}")),
             Err(error) => Some(format!("the guard's counters cannot be read: {error}")),
         }
     }
-
-    /// Kill, record, tell, take down: in this order.
-    async fn finish(mut self, end: End) -> Result<(), SupervisorError> {
-        let cgroup = Arc::clone(&self.prepared.cgroup);
-        let killed =
-            tokio::task::spawn_blocking(move || crate::launch::cgroup::kill(cgroup.path(), KILL_LIMIT)).await;
-        let dead = matches!(killed, Ok(Ok(())));
-        self.settle().await;
-        if let Some(why) = self.unhealthy() {
-            self.prepared.pipeline.note(Event::Loss, json!({ "health": why })).await;
-        }
-        let detail = match &end {
-            End::Agent(status) => json!({ "cause": "the agent ended", "status": status }),
-            End::NotStarted(failure) => {
-                json!({ "cause": "the agent could not be started", "doing": failure.doing, "error": failure.error })
-            }
-            End::OwnerGone => json!({ "cause": "ana-run ended" }),
-            End::Killed(why) => json!({ "cause": why }),
-        };
-        let entry = Entry::new(Event::SessionEnd)
-            .session(&self.door.session)
-            .policy(self.prepared.pipeline.policy.sha256())
-            .detail(detail);
-        let store = Arc::clone(&self.prepared.pipeline.store);
-        let recorded = tokio::task::spawn_blocking(move || store.append(entry)).await;
-        if let Ok(Err(error)) = &recorded {
-            tracing::error!(
-                error = error as &dyn std::error::Error,
-                "the end of the session could not be recorded"
-            );
-        }
-        let reply = match end {
-            End::Agent(status) => Reply::Exited { status },
-            End::NotStarted(failure) => Reply::Failed(failure),
-            End::OwnerGone => Reply::Done,
-            End::Killed(why) => Reply::Ended { why },
-        };
-        std::fs::remove_file(&self.door.socket).ok();
-        self.owner.send(&reply).await.ok();
-        // The leader ends with its socket.
-        drop(self.leader);
-        self.leader_process.wait().ok();
-        if dead {
-            take_down(&self.door, self.prepared);
-        }
-        // If something still lives, the guard stays pinned, and the warden goes on when we end.
-        Ok(())
-    }
-}
-
-/// Removes what the session leaves behind, and relieves the warden.
-fn take_down(door: &Door, mut prepared: Prepared) {
-    door.remains().remove();
-    prepared.warden.relieve();
 }
 
 /// Returns when the warden has ended, which it must not before us.

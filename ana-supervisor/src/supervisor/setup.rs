@@ -12,17 +12,16 @@ use std::{
     sync::Arc,
 };
 
-use nix::{
-    fcntl::{Flock, FlockArg, OFlag},
-    unistd::Pid,
-};
+use nix::{fcntl::Flock, unistd::Pid};
 use tokio::{
-    net::{UnixListener, UnixStream},
+    net::UnixStream,
     sync::{mpsc, watch},
 };
 
 use super::{
-    Options, SupervisorError, io as doing, leftovers,
+    Options, SupervisorError, answering,
+    door::Door,
+    io as doing, leftovers,
     watching::{self, Watched},
 };
 use crate::{
@@ -37,12 +36,12 @@ use crate::{
         exec::{
             ExecGate,
             admitted::Admitted,
-            answerer::{Answerer, Blocked, THREADS},
+            answerer::{Answerer, Blocked},
             crew::Crew,
             place::Places,
             privilege,
             protected::ProtectedFiles,
-            quick::{self, Ledger, Line, Quick, Slot},
+            quick::{Ledger, Line, Quick},
             replaced, reports,
         },
         files::Hashes,
@@ -50,14 +49,13 @@ use crate::{
     },
     kernel::{self, Kernel, Report},
     launch::{
-        cgroup::{Hierarchy, SessionCgroup},
+        cgroup::SessionCgroup,
         leader,
         pids::TaskLimit,
         pulse::Pulse,
         remains::Remains,
         seal::{self, Seal},
         spec::{Spec, Switches},
-        user::Account,
         warden,
     },
     pipeline::{Pipeline, Session, chain},
@@ -65,48 +63,6 @@ use crate::{
     state::State,
     sys::{self, fanotify::Group},
 };
-
-/// What exists before `ana-run` connects.
-pub(super) struct Door {
-    pub session: String,
-    pub socket: PathBuf,
-    pub listener: UnixListener,
-    pub state: Arc<State>,
-    pub account: Account,
-    pub hierarchy: Hierarchy,
-}
-
-impl Door {
-    /// What the session will leave.
-    pub(super) fn remains(&self) -> Remains {
-        let run = self.socket.parent().unwrap_or(Path::new("/"));
-        Remains::of(&self.session, &self.hierarchy.base(), run)
-    }
-}
-
-/// Checks what can be checked, cleans up after the dead, and opens the session's socket.
-pub(super) fn open_door(options: &Options) -> Result<Door, SupervisorError> {
-    let account = Account::resolve(options.user.as_deref(), options.sudo_uid)?;
-    let state = Arc::new(State::open(options.state.as_deref())?);
-    let hierarchy = Hierarchy::find()?;
-    let run = State::paths(options.state.as_deref()).run;
-    // A socket that is bound but not yet served looks like a dead session's to another start.
-    let starting = state.run_dir().open_file("lock", OFlag::O_RDWR | OFlag::O_CREAT, 0o600)?;
-    let starting = Flock::lock(starting, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| doing("lock the folder of the sockets")(errno.into()))?;
-    let cleaned = leftovers::clean(&hierarchy, &run);
-    if !cleaned.is_empty() {
-        tracing::warn!(?cleaned, "killed and removed what dead sessions had left");
-    }
-    let session = ulid::Ulid::generate().to_string();
-    let socket = run.join(format!("{session}.sock"));
-    let listener = UnixListener::bind(&socket).map_err(doing("bind the session's socket"))?;
-    // Connecting takes the right to write; who may say what is decided by who it is.
-    fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o666))
-        .map_err(doing("open the session's socket to its clients"))?;
-    drop(starting);
-    Ok(Door { session, socket, listener, state, account, hierarchy })
-}
 
 /// A session whose every fence is up; the agent has not been started.
 pub(super) struct Prepared {
@@ -254,7 +210,7 @@ impl Fences {
             crew: Crew::default(),
             pulse: std::sync::Mutex::new(pulse),
         };
-        start_answerers(answerer, fatal)?;
+        answering::start(answerer, fatal)?;
         let parts = replaced::Parts {
             group,
             maps: kernel.maps(),
@@ -418,33 +374,6 @@ fn desk(state: &Arc<State>, policy: &Policy) -> Result<Desk, SupervisorError> {
     };
     let desk = Desk::new(policy.session().max_holds, passkeys, policy.allow_software_passkey());
     Ok(desk.with_counters(Box::new(Stored::new(Arc::clone(state)))))
-}
-
-/// Starts the threads that answer the kernel, and the one that minds those that look into an agent's memory.
-fn start_answerers(answerer: Answerer, fatal: &mpsc::UnboundedSender<String>) -> Result<(), SupervisorError> {
-    let slots: Result<Vec<_>, _> = (0..THREADS).map(|_| Slot::new().map(Arc::new)).collect();
-    let slots = slots.map_err(|errno| doing("make a timer")(errno.into()))?;
-    let answerer = Arc::new(answerer);
-    let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-    for slot in &slots {
-        let (answerer, slot, fatal) = (Arc::clone(&answerer), Arc::clone(slot), fatal.clone());
-        let started = thread("ana-answerer").spawn(move || {
-            sys::process::prefer_this_thread();
-            let why = match answerer.run(&slot) {
-                Ok(()) => "the kernel's events ended".to_owned(),
-                Err(error) => format!("the kernel's events cannot be read: {error}"),
-            };
-            fatal.send(why).ok();
-        });
-        started.map(drop).map_err(doing("start an answering thread"))?;
-    }
-    let (onward, fatal) = (answerer.arrivals.clone(), fatal.clone());
-    let started = thread("ana-minder").spawn(move || {
-        if let Err(error) = quick::mind(&slots, &onward) {
-            fatal.send(format!("the timers of the answering threads cannot be read: {error}")).ok();
-        }
-    });
-    started.map(drop).map_err(doing("start the thread that minds them"))
 }
 
 /// The standard devices and what the policy adds.
