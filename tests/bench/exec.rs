@@ -8,6 +8,9 @@
     reason = "a measurement that cannot be made must be loud"
 )]
 
+mod allowed;
+mod builds;
+mod crowd;
 mod probe;
 
 use std::{
@@ -58,7 +61,15 @@ fn measure(markdown: bool) {
     let probe = ground.install("bench-exec", "probe");
     // Protected, and asked about; and one whose arguments are allowed.
     let held = ground.install("bench-exec", "held");
-    ground.policy(&format!("{}[[exec]]\nname = \"held\"\nfile = {held:?}\n", ground.head()));
+    let allowed = ground.install("bench-exec", "allowed");
+    ground.policy(&format!(
+        "{}[session]\nmax_holds = {}\n[defaults]\ntimeout = \"1h\"\n\
+         [[exec]]\nname = \"held\"\nfile = {held:?}\n\
+         [[exec]]\nname = \"allowed\"\nfile = {allowed:?}\nallow = [[\"probe\", \"nothing\"]]\n\
+         [[exec]]\nname = \"git\"\nfile = [\"/usr/bin/git\"]\nallow = [[\"status\", \"**\"]]\n",
+        ground.head(),
+        crowd::MANY
+    ));
     let mut rows = Vec::new();
 
     eprintln!("spawn and open …");
@@ -70,6 +81,18 @@ fn measure(markdown: bool) {
         |r| r.0 <= 1.02 && r.1 <= 1.10,
     ));
     rows.push(Row::compared("100 × open+close in a sealed session", &open, "≤ 1.12 p50", |r| r.0 <= 1.12));
+
+    eprintln!("allowed arguments …");
+    let (program, status) = allowed::measure(&ground, &probe, &allowed);
+    let mut row = Row::compared(
+        "protected program, allowed arguments",
+        &program,
+        "≤ 100 µs over bare at p50",
+        |_| true,
+    );
+    row.met = row.ana.0 - row.bare.expect("compared").0 <= 100.0;
+    rows.push(row);
+    rows.push(Row::compared("git status, allowed", &status, "≤ 1.05 p50", |r| r.0 <= 1.05));
 
     eprintln!("protected program outside of every session …");
     let outside = outside(&ground, &probe, &held);
@@ -84,6 +107,17 @@ fn measure(markdown: bool) {
     let holds = holds(&ground, &probe, &held);
     rows.push(Row::alone("exec attempted → pending", &holds.visible, "≤ 40 ms p99", 40e3));
     rows.push(Row::alone("assertion sent → first instruction", &holds.released, "≤ 20 ms p99", 20e3));
+
+    eprintln!("{} holds at once …", crowd::MANY);
+    let crowd = crowd::measure(&ground, &probe, &held);
+    rows.push(Row::compared("spawn+wait while 500 are held", &crowd.spawn, "≤ 1.15 p50", |r| r.0 <= 1.15));
+    rows.push(Row::alone("500 attempted → all pending", &crowd.pending, "–", f64::INFINITY));
+    rows.push(Row::alone("one of 500: signed → first instruction", &crowd.released, "–", f64::INFINITY));
+
+    eprintln!("cargo build, npm ci …");
+    for (what, times) in builds::measure(&ground, &probe) {
+        rows.push(Row::compared(what, &times, "≤ 1.02 p50", |r| r.0 <= 1.02));
+    }
 
     eprintln!("{LAUNCHES} launches …");
     let launch = launches(&ground);

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{BufRead, Write},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use nix::time::{ClockId, clock_gettime};
@@ -19,6 +19,8 @@ pub(crate) fn run(words: &[String]) {
         Some("serve") => serve(),
         // The protected program: says when it ran.
         Some("now") => println!("{}", now()),
+        // One of many: says which one it is as well.
+        Some("number") => println!("{} {}", words.get(1).map_or("", String::as_str), now()),
         Some("nothing") | None => {}
         Some(other) => panic!("probe {other}"),
     }
@@ -35,6 +37,12 @@ fn serve() {
             ["open", count] => {
                 times(count, || (0..100).for_each(|_| drop(File::open("/etc/hostname").expect("there"))))
             }
+            ["run", count, program, arguments @ ..] => times(count, || {
+                let mut command = Command::new(program);
+                let status = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+                assert!(status.expect("started").success(), "{line}");
+            }),
+            ["crowd", count, program] => crowd(count, program),
             ["attempt", program] => {
                 writeln!(stdout, "{}", now()).expect("heard");
                 stdout.flush().expect("heard");
@@ -45,6 +53,16 @@ fn serve() {
             _ => panic!("{line:?}"),
         }
     }
+}
+
+/// Starts so many at once; nobody waits for them here.
+fn crowd(count: &str, program: &str) {
+    for number in 0..count.parse::<usize>().expect("a number") {
+        let number = number.to_string();
+        // Reaped by whoever is their parent when this one has ended.
+        drop(Command::new(program).args(["probe", "number", &number]).spawn().expect("started"));
+    }
+    println!("started");
 }
 
 fn spawn(program: &str) {

@@ -193,6 +193,8 @@ fn a_copy_with_one_byte_more_is_another_program() {
 #[test]
 fn through_script_and_sg() {
     let ground = Ground::new("through");
+    // sg is set-user-ID.
+    ground.policy(&(ground.asking() + "[defaults]\nprivilege = \"allow\"\n"));
     let deploy = ground.deploy().display().to_string();
     let mut ways = vec![vec!["setsid".to_owned(), "-w".into(), deploy.clone(), "setsid".into()]];
     if has("script") {

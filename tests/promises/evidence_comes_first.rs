@@ -66,15 +66,18 @@ fn the_program_waits_for_the_disk() {
     ground.verify();
 }
 
-/// Whenever a run is seen, its decision is already there.
+/// Whenever a run is seen that a person approved, its decision is already there.
 #[test]
 fn the_record_is_there_when_the_program_runs() {
     let ground = Ground::new("first");
-    ground.policy(&(ground.head() + &ground.rule("allow = [[\"**\"]]")));
-    let script = format!("for i in $(seq 40); do {} $i; done", ground.deploy().display());
+    let script = format!("for i in $(seq 15); do {} $i; done", ground.deploy().display());
     let mut session = ground.start(&["sh", "-c", &script]);
     let mut seen = 0;
     while !session.ended() {
+        if let Some(question) = ground.pending(0).pop() {
+            // It may have been killed since.
+            drop(ground.try_approve(&question.id));
+        }
         let markers = ground.markers();
         if markers.len() > seen {
             seen = markers.len();
@@ -87,7 +90,7 @@ fn the_record_is_there_when_the_program_runs() {
         }
     }
     session.finish().assert_code(0);
-    assert_eq!(ground.markers().len(), 40);
+    assert_eq!(ground.markers().len(), 15);
     ground.assert_every_run_was_decided();
     ground.verify();
 }

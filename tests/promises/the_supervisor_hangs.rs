@@ -71,30 +71,37 @@ fn a_hanging_answering_thread_is_noticed() {
     let ground = Ground::new("hanging");
     let (session, id) = held(&ground);
     let supervisor = session.supervisor();
-    let thread = thread_named(supervisor, "ana-answerer");
-    ptrace::seize(thread, ptrace::Options::empty()).expect("root may");
-    ptrace::interrupt(thread).expect("root may");
-    let stopped = waitpid(thread, Some(WaitPidFlag::__WALL)).expect("a tracee");
-    assert!(matches!(stopped, WaitStatus::PtraceEvent(..) | WaitStatus::Stopped(..)), "{stopped:?}");
+    // One of them leads, the others follow: any of them could answer.
+    let threads = threads_named(supervisor, "ana-answerer");
+    for &thread in &threads {
+        ptrace::seize(thread, ptrace::Options::empty()).expect("root may");
+        ptrace::interrupt(thread).expect("root may");
+        let stopped = waitpid(thread, Some(WaitPidFlag::__WALL)).expect("a tracee");
+        assert!(matches!(stopped, WaitStatus::PtraceEvent(..) | WaitStatus::Stopped(..)), "{stopped:?}");
+    }
     let begin = Instant::now();
     assert_eq!(ground.pending(0).len(), 1, "the rest of the supervisor lives");
     ends_in_time(&ground, session, &id, begin);
-    // Its end is the tracer's to take.
-    wait::until("the thread has ended", || {
-        matches!(
-            waitpid(thread, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)),
-            Ok(WaitStatus::Signaled(..) | WaitStatus::Exited(..)) | Err(Errno::ECHILD)
-        )
-        .then_some(())
-    });
+    // Their end is the tracer's to take.
+    for thread in threads {
+        wait::until("the thread has ended", || {
+            matches!(
+                waitpid(thread, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)),
+                Ok(WaitStatus::Signaled(..) | WaitStatus::Exited(..)) | Err(Errno::ECHILD)
+            )
+            .then_some(())
+        });
+    }
     wait::until("the supervisor has ended", || (!processes::alive(supervisor)).then_some(()));
 }
 
-fn thread_named(pid: i32, wanted: &str) -> Pid {
+fn threads_named(pid: i32, wanted: &str) -> Vec<Pid> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives").flatten();
-    let mut ids = threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok());
+    let ids = threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok());
     let named = |id: &i32| processes::name(*id).as_deref() == Some(wanted);
-    Pid::from_raw(ids.find(named).unwrap_or_else(|| panic!("no thread {wanted}")))
+    let found: Vec<Pid> = ids.filter(named).map(Pid::from_raw).collect();
+    assert!(!found.is_empty(), "no thread {wanted}");
+    found
 }
 
 /// A hundred busy processes on two cores, for far longer than a silence may last: nobody is killed.

@@ -26,8 +26,8 @@ const BEYOND_THE_PATH: [(&str, u32); 2] = [("/usr/libexec", 2), ("/usr/lib", 2)]
 /// Looked through whatever the agent's PATH says.
 const SYSTEM: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 /// Groups that own nothing: a program gets one only to be closed to other processes of its user (as ssh-agent, and as
-/// ana's own programs).
-const HARMLESS: [&str; 4] = ["_ssh", "ssh", "nogroup", "ana"];
+/// ana's own programs). And the one that owns the list of who is logged in, where every terminal is entered (tmux, script).
+const HARMLESS: [&str; 5] = ["_ssh", "ssh", "nogroup", "ana", "utmp"];
 
 /// The ids of [`HARMLESS`] that this machine has.
 pub fn harmless_groups() -> HashSet<u32> {

@@ -1,0 +1,109 @@
+//! Many holds at once: what is not protected goes on, and each is answered by itself.
+
+use std::{collections::HashMap, path::Path};
+
+use ana_supervisor::{
+    api::{
+        client::Client,
+        wire::{Reply, Request},
+    },
+    approval::{authenticator::Authenticator, software::SoftwarePasskey},
+};
+use ana_tests::Ground;
+
+use crate::{Compared, ROUNDS, Worker, ask_for, probe, socket};
+
+/// So many wait at once.
+pub(crate) const MANY: usize = 500;
+const SPAWNS: usize = 60;
+
+pub(crate) struct Crowd {
+    pub(crate) spawn: Compared,
+    /// One number: from the first attempt until all of them wait.
+    pub(crate) pending: Vec<f64>,
+    pub(crate) released: Vec<f64>,
+}
+
+pub(crate) fn measure(ground: &Ground, probe: &Path, held: &Path) -> Crowd {
+    let command = [probe.to_str().expect("text"), "probe", "serve"];
+    // One that starts the crowd and hears of it, one that is measured meanwhile.
+    let script = format!("{0} probe serve <&3 & exec {0} probe serve", command[0]);
+    let fifo = ground.home().join("crowd");
+    let made = ground.without_ana(&["mkfifo", fifo.to_str().expect("text")]).status().expect("mkfifo runs");
+    assert!(made.success());
+    let script = format!("exec 3<>{}; {script}", fifo.display());
+    let mut session = Worker::in_session(ground, &["sh", "-c", &script]);
+    let mut bare = Worker::bare(ground, &command);
+    session.numbers("open 1");
+    let begin = probe::now();
+    std::fs::write(&fifo, format!("crowd {MANY} {}\n", held.display())).expect("it listens");
+    assert_eq!(session.hear(), "started");
+    let mut client = Client::connect(&socket(ground)).expect("the supervisor listens");
+    assert!(matches!(client.ask(&Request::Watch), Ok(Reply::Done)));
+    let mut ids = all(&mut client);
+    let pending = vec![(probe::now() - begin) / 1e3];
+
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        without.extend(bare.numbers(&format!("spawn {SPAWNS} {}", probe.display())));
+        with.extend(session.numbers(&format!("spawn {SPAWNS} {}", probe.display())));
+    }
+    bare.end();
+
+    let ask = || Box::new(|| Err(std::io::Error::other("no passphrase is asked for")));
+    let mut key = SoftwarePasskey::open(&ground.key(), ask()).expect("the key file");
+    let (mut released, mut sent) = (Vec::new(), HashMap::new());
+    shuffle(&mut ids);
+    for (id, number) in ids {
+        let Ok(Reply::Question { options, .. }) = ask_for(&mut client, &Request::Show { id: id.clone() })
+        else {
+            panic!("no question");
+        };
+        client.connection.take_fds();
+        let assertion = key.assert(&options).expect("it signs");
+        sent.insert(number, probe::now());
+        let Ok(Reply::Done) = ask_for(&mut client, &Request::Sign { id, assertion }) else {
+            panic!("not taken");
+        };
+        let heard = session.hear();
+        let (number, ran) = heard.split_once(' ').expect("a number and a time");
+        let signed = sent[&number.parse::<usize>().expect("a number")];
+        released.push((ran.parse::<f64>().expect("a time") - signed) / 1e3);
+    }
+    session.end();
+    Crowd { spawn: (without, with), pending, released }
+}
+
+/// Waits until all of them wait; each with the number in its arguments.
+fn all(client: &mut Client) -> Vec<(String, usize)> {
+    loop {
+        let mut found = Vec::new();
+        client.send(&Request::Pending).expect("sent");
+        loop {
+            match client.receive().expect("a reply") {
+                Reply::Pending { operation, .. } => {
+                    let ana_supervisor::operation::Kind::Exec(exec) = &operation.kind;
+                    let number = String::from_utf8_lossy(&exec.argv[3].0).parse().expect("a number");
+                    found.push((operation.id, number));
+                }
+                Reply::End => break,
+                _ => {}
+            }
+        }
+        if found.len() == MANY {
+            return found;
+        }
+        while !matches!(client.receive().expect("a reply"), Reply::Changed) {}
+    }
+}
+
+/// Any order will do, the same in every run (Marsaglia's xorshift64).
+fn shuffle(ids: &mut [(String, usize)]) {
+    let mut state = 88_172_645_463_325_252_u64;
+    for last in (1..ids.len()).rev() {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        ids.swap(last, usize::try_from(state % (last as u64 + 1)).expect("an index"));
+    }
+}
