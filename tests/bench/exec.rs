@@ -228,7 +228,7 @@ impl Worker {
                 None => plain.env_remove(name),
             };
         }
-        plain.stderr(Stdio::null());
+        plain.current_dir(ground.home()).stderr(Stdio::null());
         Self::start(plain)
     }
 
