@@ -195,3 +195,47 @@ fn after_the_session_nothing_is_left() {
     assert!(left.iter().all(|path| !path.to_string_lossy().contains(&id)), "{left:?}");
     ground.run_without_ana(&[ground.deploy()]).assert_code(0);
 }
+
+/// A socket that nobody listens on (the session is just starting, or has died) is no session: the others are listed and
+/// answered, and who waits goes on waiting.
+#[test]
+fn a_socket_that_nobody_serves_is_no_session() {
+    let ground = Ground::new("unserved");
+    let first = ground.start(&[ground.deploy()]);
+    let id = wait::until("a question", || ground.pending(1).pop()).id;
+    // Older and younger than every session; a start would remove them, so they come after it.
+    let run = ground.state().join("run");
+    let unserved = ["00000000000000000000000000", "7ZZZZZZZZZZZZZZZZZZZZZZZZZ"];
+    let sockets = unserved.map(|name| run.join(format!("{name}.sock")));
+    let bind =
+        || sockets.each_ref().map(|path| drop(std::os::unix::net::UnixListener::bind(path).expect("bound")));
+    bind();
+    assert_eq!(ground.pending(0).len(), 1);
+    let listed = ground.ana(&["sessions", "--json"]).output().expect("ana can be started");
+    assert!(listed.status.success() && listed.stderr.is_empty(), "{listed:?}");
+    ground.approve(&id);
+    first.finish().assert_code(0);
+
+    // They alone.
+    assert!(ground.pending(0).is_empty());
+    let told = ground.try_deny(&id, "too late");
+    assert!(String::from_utf8_lossy(&told.stderr).contains("no session is running here"), "{told:?}");
+    let told = ground.ana(&["sessions", "kill", unserved[0]]).output().expect("ana can be started");
+    assert!(!told.status.success());
+    assert!(String::from_utf8_lossy(&told.stderr).contains("has ended already"), "{told:?}");
+
+    // Who waits sees the session that starts then.
+    let waiting =
+        ground.ana(&["pending", "--json", "--wait", "60"]).stdout(std::process::Stdio::piped()).spawn();
+    let waiting = waiting.expect("ana can be started");
+    let watches =
+        |fd: fs::DirEntry| fs::read_link(fd.path()).is_ok_and(|to| to == Path::new("anon_inode:inotify"));
+    let descriptors = format!("/proc/{}/fd", waiting.id());
+    wait::until("it waits", || fs::read_dir(&descriptors).ok()?.flatten().any(watches).then_some(()));
+    let second = ground.start(&[ground.deploy()]);
+    let seen = waiting.wait_with_output().expect("it ends");
+    let seen: serde_json::Value = serde_json::from_slice(&seen.stdout).expect("JSON");
+    ground.approve(seen[0]["id"].as_str().expect("one question"));
+    second.finish().assert_code(0);
+    ground.verify();
+}

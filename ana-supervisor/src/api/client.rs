@@ -79,7 +79,15 @@ pub fn sockets(run: &Path) -> Vec<(String, PathBuf)> {
     found
 }
 
-/// What to say of a session that does not answer; nothing if it has just ended (its socket is gone).
+/// What to say of a session that does not answer; nothing if it has just ended: nobody listens any more, whatever is
+/// still there of its socket.
 pub fn silent(session: &str, socket: &Path, error: &ClientError) -> Option<String> {
-    socket.exists().then(|| format!("session {session} does not answer: {}", crate::pipeline::chain(error)))
+    let over = matches!(error, ClientError::Io(error) if is_over(error))
+        || UnixStream::connect(socket).is_err_and(|error| is_over(&error));
+    (!over).then(|| format!("session {session} does not answer: {}", crate::pipeline::chain(error)))
+}
+
+/// No file, or one that no process listens on.
+fn is_over(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }

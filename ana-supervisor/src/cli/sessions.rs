@@ -93,7 +93,18 @@ fn kill(id: &str, state: Option<&Path>) -> anyhow::Result<ExitCode> {
             n => bail!("{id} could be {n} sessions; type more of it"),
         }
     };
-    Client::connect(socket)?.ask(&Request::Kill)?;
+    match Client::connect(socket).and_then(|mut client| client.ask(&Request::Kill)) {
+        Ok(_) => {}
+        Err(error @ (ClientError::Io(_) | ClientError::Closed)) => {
+            match client::silent(session, socket, &error) {
+                Some(why) => bail!("{why}"),
+                None => {
+                    bail!("session {session} has ended already; what is left of it goes with the next start")
+                }
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
     writeln!(io::stdout(), "killed: {session}")?;
     Ok(ExitCode::SUCCESS)
 }

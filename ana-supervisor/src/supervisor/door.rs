@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,6 +15,9 @@ use crate::{
     launch::{cgroup::Hierarchy, remains::Remains, user::Account},
     state::State,
 };
+
+/// The end of a socket's name while nobody is to find it.
+pub(super) const HIDDEN: &str = ".starting";
 
 /// What exists before `ana-run` connects.
 pub(super) struct Door {
@@ -48,11 +52,50 @@ pub(super) fn open_door(options: &Options) -> Result<Door, SupervisorError> {
         tracing::warn!(?cleaned, "killed and removed what dead sessions had left");
     }
     let session = ulid::Ulid::generate().to_string();
-    let socket = run.join(format!("{session}.sock"));
-    let listener = UnixListener::bind(&socket).map_err(doing("bind the session's socket"))?;
-    // Connecting takes the right to write; who may say what is decided by who it is.
-    fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o666))
-        .map_err(doing("open the session's socket to its clients"))?;
+    let (socket, listener) = listen(&run, &session)?;
     drop(starting);
     Ok(Door { session, socket, listener, state, account, hierarchy })
+}
+
+/// Opens the session's socket. It gets its name last: whoever finds it can connect. (bind(2) makes a file that refuses
+/// everybody until listen(2), and whose mode lets root in only.)
+fn listen(run: &Path, session: &str) -> Result<(PathBuf, UnixListener), SupervisorError> {
+    let (socket, hidden) = (run.join(format!("{session}.sock")), run.join(format!("{session}{HIDDEN}")));
+    let listener = UnixListener::bind(&hidden).map_err(doing("bind the session's socket"))?;
+    // Connecting takes the right to write; who may say what is decided by who it is.
+    fs::set_permissions(&hidden, fs::Permissions::from_mode(0o666))
+        .map_err(doing("open the session's socket to its clients"))?;
+    fs::rename(&hidden, &socket).map_err(doing("name the session's socket"))?;
+    Ok((socket, listener))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_can_be_found_can_be_connected_to() {
+        let run = tempfile::tempdir().expect("a folder");
+        let watch = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).expect("inotify");
+        watch.add_watch(run.path(), AddWatchFlags::IN_ALL_EVENTS).expect("watched");
+        let (socket, _listener) = listen(run.path(), "s").expect("it listens");
+        UnixStream::connect(&socket).expect("connected");
+        assert_eq!(fs::metadata(&socket).expect("it is there").permissions().mode() & 0o777, 0o666);
+        // By that name it was never anything less.
+        let named: Vec<_> = watch
+            .read_events()
+            .expect("events")
+            .into_iter()
+            .filter(|event| event.name.as_deref() == Some("s.sock".as_ref()))
+            .map(|event| event.mask)
+            .collect();
+        assert_eq!(named, [AddWatchFlags::IN_MOVED_TO]);
+        let names: Vec<_> =
+            fs::read_dir(run.path()).expect("listed").flatten().map(|e| e.file_name()).collect();
+        assert_eq!(names, ["s.sock"]);
+    }
 }

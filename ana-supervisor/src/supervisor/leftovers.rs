@@ -4,6 +4,7 @@ use std::{fs, io, path::Path, time::Duration};
 
 use nix::fcntl::{Flock, FlockArg};
 
+use super::door::HIDDEN;
 use crate::{
     api::client,
     kernel::pins,
@@ -64,6 +65,12 @@ pub(super) fn clean(hierarchy: &Hierarchy, run: &Path) -> Vec<String> {
     for (session, socket) in client::sockets(run) {
         if !is_live(&session) && std::os::unix::net::UnixStream::connect(&socket).is_err() {
             fs::remove_file(&socket).ok();
+        }
+    }
+    // Starts wait for one another: a socket without its name is one of a start that did not come so far.
+    for entry in fs::read_dir(run).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().ends_with(HIDDEN) {
+            fs::remove_file(entry.path()).ok();
         }
     }
     cleaned
