@@ -1,18 +1,15 @@
 //! Reading the log without judging it: for lists and exports. What it says is proven by [`super::verify()`] only.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Take};
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 
 use nix::fcntl::OFlag;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use super::chain::{self, Line};
 use super::error::EvidenceError;
-use super::record::{Event, Payload};
+use super::record::Payload;
 use super::{LINE_BYTES_MAX, store};
 use crate::state::Folder;
 
@@ -21,7 +18,7 @@ pub(crate) struct Segment {
     pub(crate) number: u32,
     pub(crate) name: String,
     pub(crate) bytes: u64,
-    file: File,
+    pub(super) file: File,
 }
 
 impl Segment {
@@ -37,7 +34,8 @@ pub(crate) fn segments(folder: &Folder) -> Result<Result<Vec<Segment>, String>, 
     segments_locked(folder)
 }
 
-fn segments_locked(folder: &Folder) -> Result<Result<Vec<Segment>, String>, EvidenceError> {
+/// The same, by a caller that holds the lock.
+pub(crate) fn segments_locked(folder: &Folder) -> Result<Result<Vec<Segment>, String>, EvidenceError> {
     let numbers = match chain::segments(folder)? {
         Ok(numbers) => numbers,
         Err(name) => return Ok(Err(name)),
@@ -94,16 +92,11 @@ impl<R: Read> Lines<R> {
 ///
 /// # Errors
 /// The log cannot be read, or holds a line that is not a record.
-pub fn payloads(folder: &Folder, each: impl FnMut(Payload) -> ControlFlow<()>) -> Result<(), EvidenceError> {
-    each_of(folder, segments(folder)?, each)
-}
-
-fn each_of<T: DeserializeOwned>(
+pub fn payloads(
     folder: &Folder,
-    segments: Result<Vec<Segment>, String>,
-    mut each: impl FnMut(T) -> ControlFlow<()>,
+    mut each: impl FnMut(Payload) -> ControlFlow<()>,
 ) -> Result<(), EvidenceError> {
-    let segments = segments.map_err(|name| EvidenceError::Damaged {
+    let segments = segments(folder)?.map_err(|name| EvidenceError::Damaged {
         path: folder.path().join(name),
         what: "this file does not belong here",
     })?;
@@ -125,44 +118,4 @@ fn each_of<T: DeserializeOwned>(
         }
     }
     Ok(())
-}
-
-/// The sessions that have a session-start and no session-end, in the order of their start.
-///
-/// # Errors
-/// As [`payloads`].
-pub fn open_sessions(folder: &Folder) -> Result<Vec<String>, EvidenceError> {
-    open_sessions_of(folder, segments(folder)?)
-}
-
-/// The same, by a caller that holds the lock.
-pub(crate) fn open_sessions_locked(folder: &Folder) -> Result<Vec<String>, EvidenceError> {
-    open_sessions_of(folder, segments_locked(folder)?)
-}
-
-fn open_sessions_of(
-    folder: &Folder,
-    segments: Result<Vec<Segment>, String>,
-) -> Result<Vec<String>, EvidenceError> {
-    /// The little that is needed of a record: this runs at every start, over the whole log.
-    #[derive(Deserialize)]
-    struct Brief {
-        seq: u64,
-        event: Event,
-        session: Option<String>,
-    }
-    let mut open: HashMap<String, u64> = HashMap::new();
-    each_of(folder, segments, |payload: Brief| {
-        if let Some(session) = payload.session {
-            if payload.event == Event::SessionStart {
-                open.insert(session, payload.seq);
-            } else if payload.event == Event::SessionEnd {
-                open.remove(&session);
-            }
-        }
-        ControlFlow::Continue(())
-    })?;
-    let mut sessions: Vec<_> = open.into_iter().collect();
-    sessions.sort_unstable_by_key(|(_, seq)| *seq);
-    Ok(sessions.into_iter().map(|(session, _)| session).collect())
 }

@@ -12,14 +12,16 @@ use serde_json::json;
 use super::error::EvidenceError;
 use super::record::{Entry, Event, Payload};
 use super::sign::Signer;
-use super::{LOCK, SEGMENT_BYTES_MAX, VERSION, chain};
+use super::{LOCK, SEGMENT_BYTES_MAX, VERSION, chain, read};
 use crate::state::{Folder, State};
 
 mod batch;
+pub(super) mod open;
 mod room;
 mod tail;
 
 use batch::{Answer, Batch, Waiting};
+use open::Open;
 use tail::Tail;
 
 /// Proof that a record is on the disk.
@@ -34,7 +36,7 @@ pub struct Receipt {
 /// The log, open for appending. Any number of processes may have it open; threads share one.
 pub struct Store {
     folder: Folder,
-    /// Where the heads are kept.
+    /// Where the heads and the open sessions are kept.
     base: Folder,
     signer: Signer,
     host: String,
@@ -136,13 +138,15 @@ impl Store {
         cause: &str,
     ) -> Result<Vec<String>, EvidenceError> {
         // Most of the time there is nothing to do, and no reason to keep anybody waiting.
-        if super::read::open_sessions(&self.folder)?.iter().all(|session| live(session)) {
+        let open = Open::find(&self.base, &self.folder, read::segments(&self.folder)?)?;
+        if open.sessions.iter().all(|session| live(session)) {
             return Ok(Vec::new());
         }
         let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
         let _lock = lock(&self.folder)?;
         // Again, under the lock: another process may be at it too.
-        let mut abandoned = super::read::open_sessions_locked(&self.folder)?;
+        let open = Open::find(&self.base, &self.folder, read::segments_locked(&self.folder)?)?;
+        let mut abandoned = open.sessions;
         abandoned.retain(|session| !live(session));
         let mut answers = Vec::new();
         let mut batch = Vec::new();

@@ -2,6 +2,7 @@
 
 mod append;
 mod head;
+mod open;
 mod person;
 mod tamper;
 mod writer;

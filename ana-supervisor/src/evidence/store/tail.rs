@@ -45,7 +45,7 @@ impl Tail {
         let name = chain::segment_name(number);
         let path = folder.path().join(&name);
         let file = folder.open_file(&name, OFlag::O_RDWR | OFlag::O_APPEND, 0o600)?;
-        let end = End::read(&file).map_err(|source| EvidenceError::Read { path: path.clone(), source })?;
+        let end = End::of(&file).map_err(|source| EvidenceError::Read { path: path.clone(), source })?;
         let (seq, prev) = match (&end.line, earlier.last()) {
             (Some(line), _) => (sequence(line, path)?, chain::link(line)),
             (None, None) => (0, chain::link(b"")),
@@ -148,7 +148,7 @@ fn last_of(folder: &Folder, number: u32) -> Result<(u64, String), EvidenceError>
     let name = chain::segment_name(number);
     let path = folder.path().join(&name);
     let file = folder.open_file(&name, OFlag::O_RDONLY, 0)?;
-    let end = End::read(&file).map_err(|source| EvidenceError::Read { path: path.clone(), source })?;
+    let end = End::of(&file).map_err(|source| EvidenceError::Read { path: path.clone(), source })?;
     match end.line {
         Some(line) if end.torn == 0 => Ok((sequence(&line, path)?, chain::link(&line))),
         _ => Err(EvidenceError::Damaged { path, what: "a segment before the last one has no last line" }),
@@ -167,18 +167,22 @@ fn sequence(line: &[u8], path: PathBuf) -> Result<u64, EvidenceError> {
 }
 
 /// How a segment ends.
-struct End {
+pub(super) struct End {
     /// Length up to and with the last newline.
     len: u64,
     /// Bytes after it.
-    torn: u64,
+    pub(super) torn: u64,
     /// The last whole line without its newline.
-    line: Option<Vec<u8>>,
+    pub(super) line: Option<Vec<u8>>,
 }
 
 impl End {
-    fn read(file: &File) -> io::Result<Self> {
-        let size = file.metadata()?.len();
+    fn of(file: &File) -> io::Result<Self> {
+        Self::read(file, file.metadata()?.len())
+    }
+
+    /// Of the file's first `size` bytes.
+    pub(super) fn read(file: &File, size: u64) -> io::Result<Self> {
         // Two lines at most: a torn one, and the last whole one before it.
         let limit = 2 * (LINE_BYTES_MAX as u64 + 1) + 1;
         let mut window = 16 << 10;
