@@ -119,11 +119,11 @@ impl Kernel {
     /// # Errors
     /// No BTF, no privilege, or a kernel that does not accept a program.
     pub fn load() -> Result<Self, KernelError> {
-        Self::load_with_ring(RING_BYTES)
+        Self::load_with(&[("REPORTS", RING_BYTES)])
     }
 
-    /// [`Self::load`] with a ring of this many bytes (a power of two, at least a page).
-    pub(super) fn load_with_ring(ring_bytes: u32) -> Result<Self, KernelError> {
+    /// [`Self::load`] with this many entries in these maps; of a ring the bytes (a power of two, at least a page).
+    pub(super) fn load_with(sizes: &[(&'static str, u32)]) -> Result<Self, KernelError> {
         let types = Btf::of_the_kernel()?;
         let offsets = offsets(&types)?;
         // Parsed once and lent: by default the loader reads the kernel's types again, for relocations that we do not have.
@@ -131,7 +131,9 @@ impl Kernel {
             .map_err(KernelError::TracepointTypes)?;
         let mut loader = EbpfLoader::new();
         loader.btf(Some(&btf));
-        loader.map_max_entries("REPORTS", ring_bytes);
+        for (map, entries) in sizes {
+            loader.map_max_entries(map, *entries);
+        }
         let namespace = user_namespace()?;
         loader.override_global("USER_NAMESPACE", &namespace, true);
         for (global, offset) in &offsets {

@@ -166,7 +166,7 @@ fn a_held_script_is_reported_with_its_interpreter() {
 #[test]
 fn an_exec_that_cannot_be_reported_is_killed() {
     let stage = Stage::new();
-    let mut guard = stage.guard(Kernel::load_with_ring(4096).unwrap());
+    let mut guard = stage.guard(Kernel::load_with(&[("REPORTS", 4096)]).unwrap());
     let (program, file) = stage.program("true", "/bin/true");
     let (path, hold) = (program.to_str().unwrap(), id(&stage.hold));
     guard.maps.protect(file).unwrap();

@@ -8,7 +8,7 @@ use super::super::{Expected, FileKey, Kernel, KillReason, Report};
 use super::stage::{Guard, Stage, was_killed};
 
 /// The process's own environment block, and the arguments it is going to execute.
-fn expected(file: FileKey, tgid: u32, arguments: &[&str]) -> Expected {
+pub(super) fn expected(file: FileKey, tgid: u32, arguments: &[&str]) -> Expected {
     let pid = Pid::from_raw(tgid.cast_signed());
     let started = crate::gate::process::start_time(pid).unwrap().parse().unwrap();
     let mut block: Vec<u8> =

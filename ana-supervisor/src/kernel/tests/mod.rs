@@ -5,6 +5,7 @@ mod device;
 mod exec;
 mod exit;
 mod expected;
+mod full;
 mod identity;
 mod pins;
 mod privilege;
