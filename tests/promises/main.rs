@@ -36,6 +36,7 @@ mod exclusive_stops_the_rest;
 mod git_asks_once;
 mod interpreters_are_seen_through;
 mod json_is_described;
+mod losses_are_told;
 mod many_wait_at_once;
 mod one_question_for_many;
 mod ordinary_work_goes_on;
