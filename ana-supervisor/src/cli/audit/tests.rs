@@ -8,8 +8,11 @@ use std::rc::Rc;
 use clap::Parser;
 use serde_json::Value;
 
+use super::verify::{Meter, PROGRESS_BYTES_MIN};
 use super::{Audit, Out};
+use crate::evidence::human::WebAuthn;
 use crate::evidence::tests::{Bench, allowed_by_rule, ended, operation, started};
+use crate::evidence::verify::Verification;
 
 #[derive(Parser)]
 struct Line {
@@ -159,4 +162,42 @@ fn what_is_not_there_is_said() {
     let error = run(folder.path(), "verify").expect_err("nothing there");
     assert!(error.starts_with("there is no evidence at "), "{error}");
     assert!(!folder.path().join("evidence").exists(), "looking creates nothing");
+}
+
+#[test]
+fn the_progress_is_shown_for_a_long_log_each_percent_once() {
+    let shown = |total: u64, steps: &[u64]| {
+        let screen = Screen::default();
+        let meter = Meter::new(Some(Box::new(screen.clone())));
+        steps.iter().for_each(|done| meter.show(*done, total));
+        meter.clear();
+        let bytes = screen.0.borrow().clone();
+        String::from_utf8(bytes).expect("text")
+    };
+    let long = PROGRESS_BYTES_MIN;
+    let half = "\rverifying: 0 %\rverifying: 50 %\rverifying: 100 %\r\x1b[K";
+    assert_eq!(shown(long, &[1, 2, long / 2, long / 2 + 1, long]), half);
+    assert_eq!(shown(long - 1, &[1, long - 1]), "", "over before anybody wonders");
+    assert_eq!(shown(long, &[]), "");
+}
+
+#[test]
+fn the_progress_ends_with_the_whole_log() {
+    let bench = Bench::new();
+    let store = bench.store();
+    store.append(started("s")).expect("appended");
+    store.append(ended("s")).expect("appended");
+    let steps = RefCell::new(Vec::new());
+    let verification = Verification {
+        trust: &bench.trust(),
+        proof: &WebAuthn,
+        live: &|_| false,
+        heads: &[],
+        progress: &|done, total| steps.borrow_mut().push((done, total)),
+    };
+    verification.folder(bench.state.evidence_dir()).expect("valid");
+    let total = bench.segment(1).len() as u64;
+    let steps = steps.into_inner();
+    assert!(steps.iter().all(|step| step.1 == total) && steps.is_sorted(), "{steps:?}");
+    assert_eq!((steps.len(), steps.last()), (2, Some(&(total, total))));
 }

@@ -1,6 +1,6 @@
 //! `ana audit verify`.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ use crate::evidence::{BadRecord, Report, Trust, VerifyError};
 use crate::state::State;
 
 /// A log of fewer bytes is verified before anybody wonders.
-const PROGRESS_BYTES_MIN: u64 = 8 << 20;
+pub(super) const PROGRESS_BYTES_MIN: u64 = 8 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Verify {
@@ -79,7 +79,7 @@ impl Verify {
             Trust::load(keys.as_ref(), passkeys, self.trust.as_deref()).map_err(anyhow::Error::from)?;
         // Before the log is looked at: a session that ends meanwhile is not cut off.
         let heads = super::heads::gather(base.as_ref(), &trust, &self.head)?;
-        let meter = Meter::new();
+        let meter = Meter::on_stderr();
         let verification = Verification {
             trust: &trust,
             proof: &WebAuthn,
@@ -153,29 +153,34 @@ impl From<anyhow::Error> for Problem {
 }
 
 /// The progress on standard error, if someone looks at it and the log is long.
-struct Meter {
-    terminal: bool,
+pub(super) struct Meter {
+    /// `None`: nobody looks.
+    screen: Option<RefCell<Box<dyn Write>>>,
     percent: Cell<u64>,
 }
 
 impl Meter {
-    fn new() -> Self {
-        Self { terminal: io::stderr().is_terminal(), percent: Cell::new(u64::MAX) }
+    fn on_stderr() -> Self {
+        let stderr = io::stderr();
+        Self::new(stderr.is_terminal().then(|| Box::new(stderr) as Box<dyn Write>))
     }
 
-    fn show(&self, done: u64, total: u64) {
-        if !self.terminal || total < PROGRESS_BYTES_MIN {
-            return;
-        }
+    pub(super) fn new(screen: Option<Box<dyn Write>>) -> Self {
+        Self { screen: screen.map(RefCell::new), percent: Cell::new(u64::MAX) }
+    }
+
+    /// Bytes of the log: those that are verified, and all.
+    pub(super) fn show(&self, done: u64, total: u64) {
+        let Some(screen) = self.screen.as_ref().filter(|_| total >= PROGRESS_BYTES_MIN) else { return };
         let percent = done.saturating_mul(100) / total;
         if self.percent.replace(percent) != percent {
-            write!(io::stderr(), "\rverifying: {percent} %").ok();
+            write!(screen.borrow_mut(), "\rverifying: {percent} %").ok();
         }
     }
 
-    fn clear(&self) {
-        if self.percent.get() != u64::MAX {
-            write!(io::stderr(), "\r\x1b[K").ok();
+    pub(super) fn clear(&self) {
+        if let Some(screen) = self.screen.as_ref().filter(|_| self.percent.get() != u64::MAX) {
+            write!(screen.borrow_mut(), "\r\x1b[K").ok();
         }
     }
 }
