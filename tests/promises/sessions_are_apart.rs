@@ -224,7 +224,9 @@ fn a_socket_that_nobody_serves_is_no_session() {
     assert!(!told.status.success());
     assert!(String::from_utf8_lossy(&told.stderr).contains("has ended already"), "{told:?}");
 
-    // Who waits sees the session that starts then.
+    // Who waits sees the session that starts then. That start removes them, and what another one has not finished.
+    let unfinished = run.join("00000000000000000000000000.bind");
+    drop(std::os::unix::net::UnixListener::bind(&unfinished).expect("bound"));
     let waiting =
         ground.ana(&["pending", "--json", "--wait", "60"]).stdout(std::process::Stdio::piped()).spawn();
     let waiting = waiting.expect("ana can be started");
@@ -236,6 +238,7 @@ fn a_socket_that_nobody_serves_is_no_session() {
     let seen = waiting.wait_with_output().expect("it ends");
     let seen: serde_json::Value = serde_json::from_slice(&seen.stdout).expect("JSON");
     ground.approve(seen[0]["id"].as_str().expect("one question"));
+    assert!(!unfinished.exists() && sockets.iter().all(|path| !path.exists()));
     second.finish().assert_code(0);
     ground.verify();
 }

@@ -16,8 +16,8 @@ use crate::{
     state::State,
 };
 
-/// The end of a socket's name while nobody is to find it.
-pub(super) const HIDDEN: &str = ".starting";
+/// The end of a socket's name while nobody is to find it; no longer than the other one (unix(7): 108 bytes in all).
+pub(super) const HIDDEN: &str = ".bind";
 
 /// What exists before `ana-run` connects.
 pub(super) struct Door {
