@@ -17,6 +17,8 @@ mod attack_by_copy;
 mod attack_by_format;
 mod attack_by_name;
 mod attack_by_number;
+mod attack_by_odd_calls;
+mod attack_by_privilege;
 mod attack_by_quick_way;
 mod attack_by_race;
 mod attack_by_script;
