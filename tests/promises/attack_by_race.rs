@@ -84,3 +84,41 @@ fn double_exec() {
     let rounds = rounds(60);
     is_lost(&ground, &on_folder(&ground, "double-exec", rounds), rounds);
 }
+
+/// A listed path in a folder of the agent's, and the attack that puts a program there and executes it at once.
+fn rename_exec(ground: &Ground, rounds: u32) -> (std::path::PathBuf, Vec<OsString>) {
+    let listed = ground.write_home("own/deploy", 0o755, "");
+    let arguments: [OsString; 3] = [listed.clone().into(), ground.benign().into(), rounds.to_string().into()];
+    (listed, ground.attack("rename-exec", &arguments))
+}
+
+#[test]
+fn rename_and_exec_without_ana() {
+    let ground = Ground::bare("rename-exec");
+    let (_, command) = rename_exec(&ground, 20);
+    ground.run_without_ana(&command).assert_code(0).assert_stdout("rounds 20 ran 20");
+}
+
+/// What has just come to a listed path is killed by the guard as long as it is not marked, and judged from then on.
+#[test]
+fn rename_and_exec() {
+    let ground = Ground::bare("rename-exec");
+    let rounds = rounds(1000);
+    let (listed, command) = rename_exec(&ground, rounds);
+    // Patterns, so that it is not refused whatever its arguments are: each is held, or killed.
+    let rule = format!(
+        "[[exec]]\nname = \"own\"\nfile = [{listed:?}]\nallow = [[\"status\"]]\notherwise = \"deny\"\n"
+    );
+    ground.policy(&(ground.head() + &rule));
+    ground.enroll();
+    let limit = Duration::from_secs(240) + Duration::from_millis(100) * rounds;
+    let told = ground.start(&command).finish_within(limit).assert_code(0).stdout();
+    assert!(told.contains(&format!("rounds {rounds} ran 0 ")), "{told}");
+    assert!(ground.all_markers().is_empty(), "{:#?}", ground.all_markers());
+    let tampers = ground.records_of("tamper");
+    let killed = |r: &&ana_tests::records::Record| r.payload["detail"]["killed"].is_string();
+    let (killed, denied) = (tampers.iter().filter(killed).count(), ground.decisions().len());
+    println!("{}; the guard killed {killed}, judged {denied}", told.trim());
+    assert!(killed > 0 && killed + denied > 0, "nothing stopped them: {told}");
+    ground.verify();
+}

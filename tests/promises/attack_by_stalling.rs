@@ -95,3 +95,89 @@ fn a_stderr_that_stalls() {
     assert!(told.contains("SIGKILL"), "{told}");
     ends_unrun(&ground, session);
 }
+
+/// Ten looks at arguments that do not come: nothing else that executes a protected program waits, wherever it is.
+#[test]
+fn ten_arguments_that_stall() {
+    let ground = Ground::new("stall-ten");
+    let rule = ground.rule("allow = [[\"status\", \"**\"]]\notherwise = \"deny\"");
+    ground.policy(&(ground.head() + &rule));
+    let stalling = Stalling::mount(&ground);
+    let mut session = ground.launch(&["/bin/sh"]).start_listening();
+    let deploy = ana_tests::machine::path_str(&ground.deploy()).to_owned();
+    session.say(&format!("{deploy} status first"));
+    session.until_stdout("ran status first");
+    for how in ["argv", "envp"] {
+        let arguments: [OsString; 3] = [how.into(), ground.deploy().into(), stalling.folder.clone().into()];
+        let attack: Vec<_> =
+            ground.attack("stall", &arguments).into_iter().map(|w| w.into_string()).collect();
+        let attack: Vec<String> = attack.into_iter().map(|word| word.expect("UTF-8")).collect();
+        for _ in 0..5 {
+            session.say(&format!("{} &", attack.join(" ")));
+        }
+    }
+    wait::until("all have begun", || (session.stdout().matches("begun").count() == 10).then_some(()));
+    wait::until("somebody waits for the file system", || (stalling.waiting() > 0).then_some(()));
+    let mut inside = Duration::ZERO;
+    for round in 0..20 {
+        let begin = Instant::now();
+        session.say(&format!("{deploy} status {round}; echo round {round}: $?"));
+        session.until_stdout(&format!("round {round}: 0"));
+        inside = inside.max(begin.elapsed());
+    }
+    let mut outside = Duration::ZERO;
+    for _ in 0..20 {
+        let begin = Instant::now();
+        let run = Command::new(ground.deploy()).env("ANA_TEST_MARKS", "/dev/null").output().expect("it runs");
+        assert!(run.status.success(), "{run:?}");
+        outside = outside.max(begin.elapsed());
+    }
+    let status = [ground.deploy().into_os_string(), "status".into(), "another session".into()];
+    let begin = Instant::now();
+    ground.run(&status).assert_code(0);
+    let other = begin.elapsed();
+    println!("inside at most {inside:?}, outside at most {outside:?}, another session {other:?}");
+    assert!(inside < Duration::from_secs(2), "the session waited {inside:?}");
+    assert!(outside < Duration::from_secs(1), "the host waited {outside:?}");
+    assert!(other < Duration::from_secs(5), "another session waited {other:?}");
+    assert_eq!(ground.markers().len(), 22, "only what was allowed");
+    stalling.release();
+    session.hush();
+    session.finish_within(Duration::from_secs(60));
+    assert_eq!(ground.markers().len(), 22, "none of the ten ran");
+    ground.assert_every_run_was_decided();
+    ground.verify();
+}
+
+/// The file system has taken a look's request and does not answer: the looking thread cannot be killed. It has no
+/// descriptors, so that the fanotify group goes with the rest of the supervisor, and nobody waits for an answer.
+#[test]
+fn a_supervisor_that_dies_while_it_looks() {
+    let ground = Ground::new("stall-look");
+    let rule = ground.rule("allow = [[\"status\", \"**\"]]\notherwise = \"deny\"");
+    ground.policy(&(ground.head() + &rule));
+    let stalling = Stalling::mount(&ground);
+    let mut session = ground.launch(&["/bin/sh"]).start_listening();
+    let deploy = ana_tests::machine::path_str(&ground.deploy()).to_owned();
+    session.say(&format!("{deploy} status first"));
+    session.until_stdout("ran status first");
+    let arguments: [OsString; 3] = ["argv".into(), ground.deploy().into(), stalling.folder.clone().into()];
+    let attack: Vec<_> = ground.attack("stall", &arguments).into_iter().map(|w| w.into_string()).collect();
+    let attack: Vec<String> = attack.into_iter().map(|word| word.expect("UTF-8")).collect();
+    session.say(&format!("{} &", attack.join(" ")));
+    wait::until("somebody waits for the file system", || (stalling.waiting() > 0).then_some(()));
+    ana_tests::processes::end(session.supervisor());
+    // A shell in between: whoever starts a program waits for its exec.
+    let mut host = Command::new("/bin/sh")
+        .args(["-c", &format!("{deploy} host; exit $?")])
+        .env("ANA_TEST_MARKS", "/dev/null")
+        .spawn()
+        .expect("it is started");
+    let limit = Duration::from_secs(15);
+    let begin = Instant::now();
+    let ran = wait::poll(limit, || host.try_wait().expect("a child of ours"));
+    println!("the host's exec: {ran:?} after {:?}", begin.elapsed());
+    stalling.release();
+    host.wait().expect("it ends once the file system has answered");
+    assert!(ran.is_some(), "the host's exec of a protected program waited for a file system of the agent's");
+}
