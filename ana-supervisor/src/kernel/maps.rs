@@ -117,6 +117,14 @@ impl Maps {
         self.0.expected.insert(tgid, expected, 0)
     }
 
+    /// Takes [`Self::expect`] back: of a process that is over, for whom the guard did not.
+    ///
+    /// # Errors
+    /// The map cannot be changed. (What was not expected is no error.)
+    pub fn forget_expected(&self, tgid: u32) -> Result<(), KernelError> {
+        self.0.expected.remove(&tgid)
+    }
+
     /// The process is about to gain privilege by an exec that was approved: what it executes after that, and what its
     /// children do, is no gain any more. Ends with the process.
     ///

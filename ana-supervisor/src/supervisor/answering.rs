@@ -19,7 +19,7 @@ pub(super) fn start(
     fatal: &mpsc::UnboundedSender<String>,
 ) -> Result<(), SupervisorError> {
     let slots: Result<Vec<_>, _> = (0..THREADS).map(|_| Slot::new().map(Arc::new)).collect();
-    let slots = slots.map_err(|errno| doing("make a timer")(errno.into()))?;
+    let slots = slots.map_err(doing("make a timer and a thread"))?;
     let answerer = Arc::new(answerer);
     let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
     for slot in &slots {

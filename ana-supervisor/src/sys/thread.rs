@@ -42,6 +42,17 @@ pub fn look_up_as(
     caps::clear(None, caps::CapSet::Effective).map_err(io::Error::other)
 }
 
+/// From here on this thread has a descriptor table of its own, with nothing in it (close_range(2)): what it holds up, it
+/// does not hold open.
+///
+/// # Errors
+/// Too little memory.
+pub fn without_descriptors() -> io::Result<()> {
+    // SAFETY: integers only. The other threads' descriptors are theirs: the table is copied first, and none that this
+    // thread owns is left to be closed a second time, if it is called before the thread has opened one.
+    check(unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, libc::CLOSE_RANGE_UNSHARE) }).map(drop)
+}
+
 /// setgroups(2) for this thread alone: the C library's would change all of them.
 fn set_groups(groups: &[u32]) -> io::Result<()> {
     // SAFETY: the kernel reads `groups.len()` ids from the slice.

@@ -3,7 +3,7 @@
 //! executed in the end, and kills on a difference. Whatever is not as simple as that is held.
 
 use std::{
-    fs,
+    fs, io,
     os::{fd::AsFd, unix::fs::MetadataExt},
     sync::{
         Arc, Mutex, PoisonError,
@@ -28,6 +28,7 @@ use super::{
     admitted::Admitted,
     answerer::Blocked,
     call::Call,
+    look::Looker,
     protected::{self, Protected, Stat},
 };
 use crate::{
@@ -40,7 +41,7 @@ use crate::{
     launch::spec::Identity,
     operation::Bytes,
     policy::{Action, Policy, Verdict},
-    sys::process::Info,
+    sys::{self, process::Info},
 };
 
 /// How long a look into an agent's memory may take. Who waits longer is held; so is the thread, by the agent.
@@ -91,15 +92,16 @@ pub struct Quick {
 pub struct Slot {
     blocked: Mutex<Option<Blocked>>,
     limit: TimerFd,
+    looker: Looker,
 }
 
 impl Slot {
     /// # Errors
-    /// Too many descriptors are open.
-    pub fn new() -> nix::Result<Self> {
+    /// Too many descriptors are open, or threads.
+    pub fn new() -> io::Result<Self> {
         let limit =
             TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
-        Ok(Self { blocked: Mutex::new(None), limit })
+        Ok(Self { blocked: Mutex::new(None), limit, looker: Looker::start()? })
     }
 
     fn put(&self, blocked: Blocked) -> nix::Result<()> {
@@ -158,7 +160,7 @@ impl Quick {
         let (pid, file) = (blocked.pid, blocked.file.try_clone());
         let put = slot.put(blocked);
         // From here on the exec may be sent on by somebody else, at any time.
-        let call = if put.is_ok() { Call::read(pid) } else { Ok(None) };
+        let call = if put.is_ok() { slot.looker.read(pid) } else { Ok(None) };
         let Some(blocked) = slot.take() else { return Ok(()) };
         let (Ok(Some(call)), Ok(file)) = (call, file) else { return Err(blocked) };
         let verdict = self.policy.judge_exec(&object.paths(), &call.argv);
@@ -174,9 +176,14 @@ impl Quick {
             return Err(blocked);
         }
         self.admitted.owe(pid, &blocked.process, stat);
-        if blocked.allow().is_err() {
-            // It has died while it waited.
+        let process = Arc::clone(&blocked.process);
+        let allowed = blocked.allow().is_ok();
+        if !allowed || sys::process::ended(process.as_fd()).unwrap_or(true) {
+            // It has died, perhaps before the guard was told of it: its number will be another's.
             self.admitted.settle(pid);
+            self.maps.forget_expected(pid.as_raw().unsigned_abs()).ok();
+        }
+        if !allowed {
             return Ok(());
         }
         let Known { hash, cwd, parent, started, .. } = known;
