@@ -100,9 +100,9 @@ fn receive(socket: &OwnedFd) -> Option<OwnedFd> {
     let mut space = nix::cmsg_space!([RawFd; 1]);
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut bytes, Some(&mut space), MsgFlags::empty());
     let message = tell("receive", message)?;
-    let fds = message.cmsgs().ok()?.find_map(|control| match control {
-        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
-        _ => None,
+    let fds = message.cmsgs().ok()?.find_map(|control| {
+        let ControlMessageOwned::ScmRights(fds) = control else { return None };
+        fds.first().copied()
     });
     // SAFETY: a descriptor that the kernel has just put here.
     fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })

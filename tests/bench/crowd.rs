@@ -80,14 +80,13 @@ fn all(client: &mut Client) -> Vec<(String, usize)> {
         let mut found = Vec::new();
         client.send(&Request::Pending).expect("sent");
         loop {
-            match client.receive().expect("a reply") {
-                Reply::Pending { operation, .. } => {
-                    let ana_supervisor::operation::Kind::Exec(exec) = &operation.kind;
-                    let number = String::from_utf8_lossy(&exec.argv[3].0).parse().expect("a number");
-                    found.push((operation.id, number));
-                }
-                Reply::End => break,
-                _ => {}
+            let reply = client.receive().expect("a reply");
+            if let Reply::Pending { operation, .. } = reply {
+                let ana_supervisor::operation::Kind::Exec(exec) = &operation.kind;
+                let number = String::from_utf8_lossy(&exec.argv[3].0).parse().expect("a number");
+                found.push((operation.id, number));
+            } else if let Reply::End = reply {
+                break;
             }
         }
         if found.len() == MANY {

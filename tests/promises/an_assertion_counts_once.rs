@@ -28,10 +28,9 @@ impl<'a> Forger<'a> {
     }
 
     fn show(&mut self, id: &str) -> Options {
-        match self.client.ask(&Request::Show { id: id.to_owned() }).expect("it is shown") {
-            Reply::Question { options, .. } => *options,
-            other => panic!("{other:?}"),
-        }
+        let reply = self.client.ask(&Request::Show { id: id.to_owned() }).expect("it is shown");
+        let Reply::Question { options, .. } = reply else { panic!("{reply:?}") };
+        *options
     }
 
     /// A signature by bob's own key over this operation, whatever it is.

@@ -113,7 +113,7 @@ fn kill_once(ground: &Ground, round: u32, after: Duration, victims: Victims) -> 
     let tree = cgroups_of(&id);
     assert!(!tree.is_empty(), "the session has no cgroup");
     let inside = || processes::all().into_iter().filter(|&pid| in_session(pid, &id)).collect::<Vec<_>>();
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         // Every other time the agent is at work already; else it may just be starting.
         wait::until("the agent runs", || (!inside().is_empty()).then_some(()));
     }

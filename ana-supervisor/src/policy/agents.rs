@@ -9,7 +9,7 @@ pub const AGENTS_EXAMPLE: &str = include_str!("../../policies/agents.toml");
 
 /// The names of the programs that the example has rules for.
 pub fn agents_names() -> BTreeSet<&'static str> {
-    sections().flat_map(|section| names(section)).collect()
+    sections().flat_map(names).collect()
 }
 
 /// The rules of the example for which there are files, listing these absolute paths (each by its name; those that

@@ -34,7 +34,7 @@ use crate::{
     evidence::{Entry, Event, Store, Writer, writer::Budget},
     gate::{
         exec::{
-            ExecGate,
+            self, ExecGate,
             admitted::Admitted,
             answerer::{Answerer, Blocked},
             crew::Crew,
@@ -155,7 +155,7 @@ struct Answering {
     admitted: Arc<Admitted>,
     arrivals: mpsc::UnboundedReceiver<Blocked>,
     hashes: Arc<Hashes>,
-    baseline: (watch::Sender<Option<Arc<Baseline>>>, watch::Receiver<Option<Arc<Baseline>>>),
+    baseline: watch::Sender<Option<Arc<Baseline>>>,
     ledger: (Ledger, mpsc::UnboundedReceiver<Line>),
     watched: Watched,
 }
@@ -189,7 +189,7 @@ impl Fences {
         self.warden = Some(start_warden(options, door, [group.as_fd(), lock.as_fd(), pulse.beats()])?);
         self.lock = Some(lock);
         let (sender, arrivals) = mpsc::unbounded_channel();
-        let (hashes, baseline, ledger) = (Arc::<Hashes>::default(), watch::channel(None), Ledger::new());
+        let (hashes, baseline, ledger) = (Arc::<Hashes>::default(), watch::Sender::new(None), Ledger::new());
         let quick = Quick {
             policy: Arc::clone(policy),
             maps: kernel.maps(),
@@ -197,7 +197,7 @@ impl Fences {
             hashes: Arc::clone(&hashes),
             user: user.clone(),
             store: Arc::clone(store),
-            baseline: baseline.1.clone(),
+            baseline: baseline.subscribe(),
             passed: ledger.0.clone(),
         };
         let answerer = Answerer {
@@ -324,7 +324,7 @@ fn build(
     let Answering { protected, admitted, arrivals, hashes, baseline, ledger, watched } =
         fences.raise(options, door, spec, &plan, &mut kernel, &fatal_sender)?;
     let Plan { policy, switches, seal, store } = plan;
-    let ((baseline, known), (ledger, lines)) = (baseline, ledger);
+    let (known, (ledger, lines)) = (baseline.subscribe(), ledger);
     let (report_sender, reports) = mpsc::unbounded_channel();
     let (router, pump) = reports::router(kernel.take_reports()?, report_sender);
     let fatal_pump = fatal_sender.clone();
@@ -334,10 +334,17 @@ fn build(
         }
     });
     let (cgroup, user) = (Arc::clone(&fences.cgroup), door.account.identity.clone());
-    let harmless = privilege::harmless_groups();
-    let gate =
-        ExecGate::new(cgroup, kernel.maps(), protected, admitted, router, user, harmless, known, hashes);
-    let gate = Arc::new(gate);
+    let gate = Arc::new(ExecGate::new(exec::Parts {
+        cgroup,
+        maps: kernel.maps(),
+        protected,
+        admitted,
+        router,
+        user,
+        harmless_groups: privilege::harmless_groups(),
+        baseline: known,
+        hashes,
+    }));
     let fatal_writer = fatal_sender.clone();
     let writer = Writer::start(Arc::clone(&store), Budget::default(), move |error| {
         fatal_writer.send(format!("the evidence cannot be written: {}", chain(&error))).ok();

@@ -229,8 +229,7 @@ fn what_is_not_on_the_disk_gives_no_ticket() {
     let bench = Bench::new();
     let mut store = bench.store();
     store.append(started("s")).expect("appended");
-    let sync = || Disk { sync: Box::new(|_| Err(std::io::Error::from_raw_os_error(5))), ..Disk::default() };
-    store.disk = sync();
+    store.disk = Disk { sync: Box::new(|_| Err(std::io::Error::from_raw_os_error(5))), ..Disk::default() };
     let decided = approved(&bench, 1);
     assert!(decided.approved());
     // The decision is used up: there is nothing left that a ticket could be made of.

@@ -127,7 +127,7 @@ impl Memory {
         if start == 0 {
             return Ok(Some(all));
         }
-        if start % 8 != 0 {
+        if !start.is_multiple_of(8) {
             return Ok(None);
         }
         let mut at = start;

@@ -131,18 +131,23 @@ pub struct ExecGate {
     exclusive: Exclusive,
 }
 
+/// What a gate is made of; the fields of [`ExecGate`].
+pub struct Parts {
+    pub cgroup: Arc<SessionCgroup>,
+    pub maps: Maps,
+    pub protected: Arc<ProtectedFiles>,
+    pub admitted: Arc<Admitted>,
+    pub router: Router,
+    pub user: Identity,
+    pub harmless_groups: HashSet<u32>,
+    pub baseline: watch::Receiver<Option<Arc<Baseline>>>,
+    pub hashes: Arc<Hashes>,
+}
+
 impl ExecGate {
-    pub fn new(
-        cgroup: Arc<SessionCgroup>,
-        maps: Maps,
-        protected: Arc<ProtectedFiles>,
-        admitted: Arc<Admitted>,
-        router: Router,
-        user: Identity,
-        harmless_groups: HashSet<u32>,
-        baseline: watch::Receiver<Option<Arc<Baseline>>>,
-        hashes: Arc<Hashes>,
-    ) -> Self {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { cgroup, maps, protected, admitted, router, user, harmless_groups, baseline, hashes } =
+            parts;
         Self {
             lookups: Lookups::new(user.clone(), Arc::clone(&protected)),
             cgroup,

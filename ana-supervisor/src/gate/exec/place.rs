@@ -48,7 +48,7 @@ impl Places {
             // Reaped, or the kernel had no descriptor left for it: then it must not be ours to stop.
             return match self.by_path(pid, None) {
                 Place::Inside(_) => Place::Gone,
-                other => other,
+                outside @ (Place::Outside | Place::Gone) => outside,
             };
         };
         let Ok(Some(info)) = process::info(process.as_fd()) else { return self.by_path(pid, None) };
