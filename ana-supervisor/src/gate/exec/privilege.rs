@@ -29,7 +29,7 @@ const SYSTEM: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/u
 /// ana's own programs). And the one that owns the list of who is logged in, where every terminal is entered (tmux, script).
 const HARMLESS: [&str; 5] = ["_ssh", "ssh", "nogroup", "ana", "utmp"];
 
-/// The ids of [`HARMLESS`] that this machine has.
+/// The ids of the groups that own nothing, as far as this machine has them.
 pub fn harmless_groups() -> HashSet<u32> {
     let gid = |name: &&str| Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw());
     HARMLESS.iter().filter_map(gid).collect()
