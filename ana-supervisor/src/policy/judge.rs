@@ -58,7 +58,7 @@ impl Policy {
     /// The verdict on a program that is denied whatever its arguments are, if it is: the kernel may be told at once.
     pub fn denies_always(&self, listed: &[&Path]) -> Option<Verdict> {
         let rules = self.listing(listed);
-        if rules.is_empty() || !always_denied(&rules) {
+        if !always_denied(&rules) {
             return None;
         }
         let mut verdict = strictest(&rules, "whatever the arguments are");
