@@ -15,9 +15,10 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::{
     admitted::Admitted,
     crew::{Crew, Duty},
+    look::Looker,
     place::{Place, Places},
     protected::ProtectedFiles,
-    quick::{Quick, Request, Slot},
+    quick::{Quick, Request},
 };
 use crate::{
     launch::pulse::{self, Pulse},
@@ -87,21 +88,21 @@ pub struct Answerer {
 pub const THREADS: usize = 4;
 
 impl Answerer {
-    /// Reads and answers for ever. One of [`THREADS`]; `slot` is this thread's own.
+    /// Reads and answers for ever. One of [`THREADS`]; `looker` is this thread's own.
     ///
     /// # Errors
     /// When events cannot be read any more: the session has to end.
-    pub fn run(&self, slot: &Slot) -> io::Result<()> {
+    pub fn run(&self, looker: &mut Looker) -> io::Result<()> {
         let mut buffer = Buffer::default();
         let mut events = Vec::with_capacity(64);
         loop {
             match self.crew.duty() {
                 Duty::Lead => {
                     if let Some(request) = self.lead(&mut buffer, &mut events)? {
-                        self.work(slot, request);
+                        self.work(looker, request);
                     }
                 }
-                Duty::Work(request) => self.work(slot, request),
+                Duty::Work(request) => self.work(looker, request),
             }
         }
     }
@@ -143,8 +144,8 @@ impl Answerer {
         }
     }
 
-    fn work(&self, slot: &Slot, request: Request) {
-        if let Err(blocked) = self.quick.attempt(slot, request) {
+    fn work(&self, looker: &mut Looker, request: Request) {
+        if let Err(blocked) = self.quick.attempt(looker, request) {
             self.onward(blocked);
         }
     }

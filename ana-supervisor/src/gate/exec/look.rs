@@ -4,10 +4,8 @@
 
 use std::{
     io,
-    sync::{
-        Mutex, PoisonError,
-        mpsc::{Receiver, Sender, channel},
-    },
+    sync::mpsc::{Receiver, Sender, channel},
+    time::Duration,
 };
 
 use nix::unistd::Pid;
@@ -15,20 +13,22 @@ use nix::unistd::Pid;
 use super::call::Call;
 use crate::sys;
 
+/// How long a look may take. Who waits longer is held.
+const LIMIT: Duration = Duration::from_millis(100);
+
 /// One such thread. It ends when this is dropped, or never.
 #[derive(Debug)]
-pub(super) struct Looker(Mutex<Ends>);
-
-#[derive(Debug)]
-struct Ends {
+pub struct Looker {
     asked: Sender<Pid>,
     told: Receiver<io::Result<Option<Call>>>,
+    /// What was asked last was not told in time.
+    late: bool,
 }
 
 impl Looker {
     /// # Errors
     /// No thread can be started.
-    pub(super) fn start() -> io::Result<Self> {
+    pub fn start() -> io::Result<Self> {
         let (asked, questions) = channel();
         let (answers, told) = channel();
         std::thread::Builder::new().name("ana-looker".to_owned()).spawn(move || {
@@ -43,14 +43,25 @@ impl Looker {
                 }
             }
         })?;
-        Ok(Self(Mutex::new(Ends { asked, told })))
+        Ok(Self { asked, told, late: false })
     }
 
-    /// [`Call::read`], by that thread. Waits for it.
-    pub(super) fn read(&self, pid: Pid) -> io::Result<Option<Call>> {
-        let ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        ends.asked.send(pid).map_err(io::Error::other)?;
-        ends.told.recv().map_err(io::Error::other)?
+    /// [`Call::read`], by that thread.
+    ///
+    /// # Errors
+    /// As it, or the thread is kept waiting: for longer than the limit now, or by an earlier process still.
+    pub(super) fn read(&mut self, pid: Pid) -> io::Result<Option<Call>> {
+        let kept_waiting = || io::Error::from(io::ErrorKind::TimedOut);
+        if self.late {
+            // Nobody wants that answer any more.
+            self.told.try_recv().map_err(|_none_yet| kept_waiting())?.ok();
+            self.late = false;
+        }
+        self.asked.send(pid).map_err(io::Error::other)?;
+        self.told.recv_timeout(LIMIT).unwrap_or_else(|_too_late| {
+            self.late = true;
+            Err(kept_waiting())
+        })
     }
 }
 
@@ -60,7 +71,7 @@ mod tests {
 
     #[test]
     fn it_looks_without_a_descriptor() {
-        let looker = Looker::start().unwrap();
+        let mut looker = Looker::start().unwrap();
         // A process that executes nothing has no call.
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = Pid::from_raw(child.id().cast_signed());

@@ -13,7 +13,7 @@ mod compiled;
 pub mod crew;
 mod exclusive;
 mod hold;
-mod look;
+pub mod look;
 mod open;
 mod passage;
 pub mod place;

@@ -3,22 +3,14 @@
 //! executed in the end, and kills on a difference. Whatever is not as simple as that is held.
 
 use std::{
-    fs, io,
+    fs,
     os::{fd::AsFd, unix::fs::MetadataExt},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        time::TimeSpec,
-        timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
-    },
-};
 use tokio::sync::{
     mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     oneshot, watch,
@@ -44,8 +36,6 @@ use crate::{
     sys::{self, process::Info},
 };
 
-/// How long a look into an agent's memory may take. Who waits longer is held; so is the thread, by the agent.
-const LIMIT: Duration = Duration::from_millis(100);
 /// What was let through and is not written down yet; with more, everything is held, which is written down first.
 const UNWRITTEN_MAX: usize = 1024;
 
@@ -87,63 +77,6 @@ pub struct Quick {
     pub passed: Ledger,
 }
 
-/// One thread's exec that is being looked at, and the time when that has taken too long.
-#[derive(Debug)]
-pub struct Slot {
-    blocked: Mutex<Option<Blocked>>,
-    limit: TimerFd,
-    looker: Looker,
-}
-
-impl Slot {
-    /// # Errors
-    /// Too many descriptors are open, or threads.
-    pub fn new() -> io::Result<Self> {
-        let limit =
-            TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
-        Ok(Self { blocked: Mutex::new(None), limit, looker: Looker::start()? })
-    }
-
-    fn put(&self, blocked: Blocked) -> nix::Result<()> {
-        *self.lock() = Some(blocked);
-        self.limit.set(Expiration::OneShot(TimeSpec::from_duration(LIMIT)), TimerSetTimeFlags::empty())
-    }
-
-    fn take(&self) -> Option<Blocked> {
-        let taken = self.lock().take();
-        // At worst it goes off for the next one, which is held then.
-        self.limit.unset().ok();
-        taken
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Blocked>> {
-        self.blocked.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Sends on what is looked at for too long, for ever. It takes a thread that does nothing else.
-///
-/// # Errors
-/// The timers cannot be waited for.
-pub fn mind(slots: &[Arc<Slot>], onward: &UnboundedSender<Blocked>) -> nix::Result<()> {
-    loop {
-        let mut fds: Vec<PollFd> =
-            slots.iter().map(|slot| PollFd::new(slot.limit.as_fd(), PollFlags::POLLIN)).collect();
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return Err(error),
-        }
-        for (slot, fd) in slots.iter().zip(&fds) {
-            if fd.any() == Some(true)
-                && let Some(late) = slot.take()
-            {
-                // The receiver is gone only when the session ends: then dropping denies.
-                drop(onward.send(late));
-            }
-        }
-    }
-}
-
 impl Quick {
     /// Whether a look at the arguments can be worth it.
     pub fn may(&self, object: &Protected) -> bool {
@@ -154,15 +87,11 @@ impl Quick {
     ///
     /// # Errors
     /// Gives it back when it has to be held.
-    pub fn attempt(&self, slot: &Slot, request: Request) -> Result<(), Blocked> {
+    pub fn attempt(&self, looker: &mut Looker, request: Request) -> Result<(), Blocked> {
         let Request { blocked, stat, object, info } = request;
         let Some(known) = self.known(&blocked, info) else { return Err(blocked) };
         let (pid, file) = (blocked.pid, blocked.file.try_clone());
-        let put = slot.put(blocked);
-        // From here on the exec may be sent on by somebody else, at any time.
-        let call = if put.is_ok() { slot.looker.read(pid) } else { Ok(None) };
-        let Some(blocked) = slot.take() else { return Ok(()) };
-        let (Ok(Some(call)), Ok(file)) = (call, file) else { return Err(blocked) };
+        let (Ok(Some(call)), Ok(file)) = (looker.read(pid), file) else { return Err(blocked) };
         let verdict = self.policy.judge_exec(&object.paths(), &call.argv);
         if verdict.action != Action::Allow
             || verdict.exclusive
