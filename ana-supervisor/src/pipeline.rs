@@ -180,7 +180,7 @@ impl Pipeline {
     /// An exec that is denied whatever its arguments are never happens: the caller's execve(2) fails with EPERM. Gives the
     /// event back if it is none.
     async fn deny_at_once(&self, blocked: Blocked) -> Result<Option<Blocked>, GateError> {
-        let denied = match self.gate.protected.find(&blocked.file) {
+        let denied = match self.gate.common.protected.find(&blocked.file) {
             Some((_, file)) if blocked.exec && !file.listed.is_empty() => {
                 self.policy.denies_always(&file.paths())
             }
@@ -204,7 +204,7 @@ impl Pipeline {
 
     /// The policy's verdict on a held operation, and the operation as it will be shown, signed and recorded.
     async fn judge(&self, held: &mut Held) -> Result<Judged, GateError> {
-        let baseline = self.gate.baseline.borrow().clone().ok_or(GateError::Ended)?;
+        let baseline = self.gate.common.baseline.borrow().clone().ok_or(GateError::Ended)?;
         let mut verdict = self.verdict(held);
         let hooks = process::changed_hooks(&held.subject.image.environment, &baseline);
         if verdict.action == Action::Allow && !hooks.is_empty() {
@@ -226,7 +226,7 @@ impl Pipeline {
     }
 
     fn judged(&self, verdict: Verdict, subject: &Subject) -> Result<Judged, GateError> {
-        let baseline = self.gate.baseline.borrow().clone().ok_or(GateError::Ended)?;
+        let baseline = self.gate.common.baseline.borrow().clone().ok_or(GateError::Ended)?;
         let requester = subject.image.requester.clone();
         self.judged_at(jiff::Timestamp::now(), verdict, requester, |nonce| subject.exec(nonce, &baseline))
     }
@@ -342,6 +342,7 @@ impl Pipeline {
         let (summary, why) = (format!("{attempt} {path}"), error.to_string());
         let rule = self
             .gate
+            .common
             .protected
             .find(&blocked.file)
             .map(|(_, file)| self.policy.judge_exec(&file.paths(), &[]).rule);

@@ -32,12 +32,12 @@ impl Pipeline {
     }
 
     fn write_down(&self, passed: Passed) {
-        let Some(baseline) = self.gate.baseline.borrow().clone() else { return };
+        let Some(baseline) = self.gate.common.baseline.borrow().clone() else { return };
         let Passed { pid, call, verdict, object, file, hash, cwd, parent, started, at } = passed;
-        let Ok(program) = files::describe(&file, object.key, hash, &self.gate.user) else {
+        let Ok(program) = files::describe(&file, object.key, hash, &self.gate.common.user) else {
             return self.fail("a program that was let through cannot be described");
         };
-        let user = &self.gate.user;
+        let user = &self.gate.common.user;
         let requester = process::requester(pid, started, parent, baseline.agent);
         let exec = |nonce: &str| operation::Exec {
             program: program.clone(),

@@ -64,7 +64,7 @@ impl Pipeline {
         match news {
             News::Replaced(replaced) => {
                 let gate = Arc::clone(&self.gate);
-                let detail = tokio::task::spawn_blocking(move || replaced.detail(&gate.hashes)).await;
+                let detail = tokio::task::spawn_blocking(move || replaced.detail(&gate.common.hashes)).await;
                 if let Ok(detail) = detail {
                     self.note(Event::Tamper, detail).await;
                 }

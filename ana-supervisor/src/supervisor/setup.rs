@@ -34,7 +34,7 @@ use crate::{
     evidence::{Entry, Event, Store, Writer, writer::Budget},
     gate::{
         exec::{
-            self, ExecGate,
+            Common, ExecGate,
             admitted::Admitted,
             answerer::{Answerer, Blocked},
             crew::Crew,
@@ -151,10 +151,8 @@ struct Fences {
 
 /// The two ends of what the answering thread hands on.
 struct Answering {
-    protected: Arc<ProtectedFiles>,
-    admitted: Arc<Admitted>,
+    common: Arc<Common>,
     arrivals: mpsc::UnboundedReceiver<Blocked>,
-    hashes: Arc<Hashes>,
     baseline: watch::Sender<Option<Arc<Baseline>>>,
     ledger: (Ledger, mpsc::UnboundedReceiver<Line>),
     watched: Watched,
@@ -179,51 +177,47 @@ impl Fences {
         let group = Arc::new(Group::new().map_err(doing("make a fanotify group"))?);
         let path = spec.variable("PATH").unwrap_or_default();
         let path = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
-        let (user, harmless) = (&door.account.identity, privilege::harmless_groups());
-        for group in &harmless {
-            kernel.maps().harmless_group(*group)?;
+        let baseline = watch::Sender::new(None);
+        let common = Arc::new(Common {
+            maps: kernel.maps(),
+            protected: Arc::new(ProtectedFiles::new(policy, path)),
+            admitted: Admitted::default(),
+            hashes: Hashes::default(),
+            user: door.account.identity.clone(),
+            harmless_groups: privilege::harmless_groups(),
+            baseline: baseline.subscribe(),
+        });
+        for group in &common.harmless_groups {
+            common.maps.harmless_group(*group)?;
         }
-        let protected = Arc::new(ProtectedFiles::new(policy, path));
-        let admitted = Arc::new(Admitted::default());
         let pulse = Pulse::new().map_err(doing("make the answering thread's pulse"))?;
         self.warden = Some(start_warden(options, door, [group.as_fd(), lock.as_fd(), pulse.beats()])?);
         self.lock = Some(lock);
         let (sender, arrivals) = mpsc::unbounded_channel();
-        let (hashes, baseline, ledger) = (Arc::<Hashes>::default(), watch::Sender::new(None), Ledger::new());
+        let ledger = Ledger::new();
         let quick = Quick {
+            common: Arc::clone(&common),
             policy: Arc::clone(policy),
-            maps: kernel.maps(),
-            admitted: Arc::clone(&admitted),
-            hashes: Arc::clone(&hashes),
-            user: user.clone(),
             store: Arc::clone(store),
-            baseline: baseline.subscribe(),
             passed: ledger.0.clone(),
         };
         let answerer = Answerer {
             group: Arc::clone(&group),
             places: Places::new(self.cgroup.prefix().to_owned()),
-            protected: Arc::clone(&protected),
-            admitted: Arc::clone(&admitted),
+            common: Arc::clone(&common),
             arrivals: sender,
             quick,
             crew: Crew::default(),
             pulse: std::sync::Mutex::new(pulse),
         };
         answering::start(answerer, fatal)?;
-        let parts = replaced::Parts {
-            group,
-            maps: kernel.maps(),
-            protected: Arc::clone(&protected),
-            user: user.clone(),
-            harmless_groups: harmless,
-            prefix: self.cgroup.prefix().to_owned(),
-        };
+        let parts =
+            replaced::Parts { common: Arc::clone(&common), group, prefix: self.cgroup.prefix().to_owned() };
         let watched = watching::start(policy, path, parts, fatal.clone())?;
         // What is allowed can be let through once it is known what it is.
-        let (files, known, rules) = (Arc::clone(&protected), Arc::clone(&hashes), Arc::clone(policy));
-        std::thread::spawn(move || files.hash(&rules, &known));
-        Ok(Answering { protected, admitted, arrivals, hashes, baseline, ledger, watched })
+        let (known, rules) = (Arc::clone(&common), Arc::clone(policy));
+        std::thread::spawn(move || known.protected.hash(&rules, &known.hashes));
+        Ok(Answering { common, arrivals, baseline, ledger, watched })
     }
 
     /// Takes everything down, after an error: nothing of the agent's has run.
@@ -321,10 +315,10 @@ fn build(
         uid: door.account.identity.uid,
     };
     let (fatal_sender, fatal) = mpsc::unbounded_channel();
-    let Answering { protected, admitted, arrivals, hashes, baseline, ledger, watched } =
+    let Answering { common, arrivals, baseline, ledger, watched } =
         fences.raise(options, door, spec, &plan, &mut kernel, &fatal_sender)?;
     let Plan { policy, switches, seal, store } = plan;
-    let (known, (ledger, lines)) = (baseline.subscribe(), ledger);
+    let (ledger, lines) = ledger;
     let (report_sender, reports) = mpsc::unbounded_channel();
     let (router, pump) = reports::router(kernel.take_reports()?, report_sender);
     let fatal_pump = fatal_sender.clone();
@@ -333,18 +327,7 @@ fn build(
             fatal_pump.send(format!("the guard's reports cannot be read: {error}")).ok();
         }
     });
-    let (cgroup, user) = (Arc::clone(&fences.cgroup), door.account.identity.clone());
-    let gate = Arc::new(ExecGate::new(exec::Parts {
-        cgroup,
-        maps: kernel.maps(),
-        protected,
-        admitted,
-        router,
-        user,
-        harmless_groups: privilege::harmless_groups(),
-        baseline: known,
-        hashes,
-    }));
+    let gate = Arc::new(ExecGate::new(common, Arc::clone(&fences.cgroup), router));
     let fatal_writer = fatal_sender.clone();
     let writer = Writer::start(Arc::clone(&store), Budget::default(), move |error| {
         fatal_writer.send(format!("the evidence cannot be written: {}", chain(&error))).ok();
@@ -459,7 +442,7 @@ pub(super) fn record_start(prepared: &Prepared, door: &Door, spec: &Spec) -> Res
         "seal": prepared.seal,
         "switches": prepared.switches,
         "task_limit": prepared.limit,
-        "protected_files": prepared.pipeline.gate.protected.len(),
+        "protected_files": prepared.pipeline.gate.common.protected.len(),
         "missing_files": prepared.watched.missing,
         "unwatched_folders": prepared.watched.unwatched,
         "gates": ["exec"],

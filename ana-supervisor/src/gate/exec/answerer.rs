@@ -13,11 +13,10 @@ use nix::unistd::Pid;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
-    admitted::Admitted,
+    Common,
     crew::{Crew, Duty},
     look::Looker,
     place::{Place, Places},
-    protected::ProtectedFiles,
     quick::{Quick, Request},
 };
 use crate::{
@@ -75,8 +74,7 @@ pub struct Unblocked {
 pub struct Answerer {
     pub group: Arc<Group>,
     pub places: Places,
-    pub protected: Arc<ProtectedFiles>,
-    pub admitted: Arc<Admitted>,
+    pub common: Arc<Common>,
     pub arrivals: UnboundedSender<Blocked>,
     pub quick: Quick,
     pub crew: Crew<Request>,
@@ -174,11 +172,11 @@ impl Answerer {
             process: Arc::new(process),
             answered: false,
         };
-        let found = self.protected.find(&blocked.file);
+        let found = self.common.protected.find(&blocked.file);
         match found {
             // Nothing else in the process can open: a hold lets its exec go on only when every other thread has stopped,
             // and without a hold there is one thread.
-            Some((stat, _)) if !exec && self.admitted.pay(blocked.pid, stat) => drop(blocked.allow()),
+            Some((stat, _)) if !exec && self.common.admitted.pay(blocked.pid, stat) => drop(blocked.allow()),
             Some((stat, object)) if exec && self.quick.may(&object) => {
                 return Some(Request { blocked, stat, object, info });
             }

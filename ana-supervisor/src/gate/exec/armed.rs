@@ -49,7 +49,7 @@ impl ArmedHold {
 
     /// Permits the one exec.
     pub(super) fn arm(&mut self, armed: Armed) -> Result<(), GateError> {
-        self.gate.maps.arm(self.id()?, armed)?;
+        self.gate.common.maps.arm(self.id()?, armed)?;
         self.committed = true;
         Ok(())
     }
@@ -57,8 +57,8 @@ impl ArmedHold {
     /// Lets the process run on, but here, and permits it one more exec: that of `armed`.
     pub(super) fn pass(&mut self, armed: Armed) -> Result<(), GateError> {
         let id = self.id()?;
-        self.gate.maps.disarm(id)?;
-        self.gate.maps.arm(id, armed)?;
+        self.gate.common.maps.disarm(id)?;
+        self.gate.common.maps.arm(id, armed)?;
         Ok(self.hold()?.thaw()?)
     }
 
@@ -73,7 +73,7 @@ impl ArmedHold {
     /// The same, but whoever asks for it moves it back.
     pub(super) fn release_in_place(mut self) -> Result<(Arc<ExecGate>, Hold), GateError> {
         self.gate.forget(self.pid);
-        self.gate.maps.disarm(self.id()?)?;
+        self.gate.common.maps.disarm(self.id()?)?;
         self.gate.cgroup.let_go(self.hold()?)?;
         let hold = self.hold.take().ok_or(GateError::Ended)?;
         Ok((Arc::clone(&self.gate), hold))
@@ -92,7 +92,7 @@ impl Drop for ArmedHold {
         let (gate, committed) = (Arc::clone(&self.gate), self.committed);
         std::thread::spawn(move || {
             let id = hold.id();
-            let disarmed = gate.maps.disarm(id);
+            let disarmed = gate.common.maps.disarm(id);
             // Never armed: its exec was denied, and the caller goes on where it was.
             if !committed && disarmed.is_ok() {
                 gate.cgroup.let_go(&hold).ok();

@@ -40,7 +40,7 @@ impl ExecGate {
     /// # Errors
     /// The exec has been denied, or the process killed.
     pub async fn hold(self: &Arc<Self>, blocked: Blocked) -> Result<Arrival, GateError> {
-        let Some((stat, object)) = self.protected.find(&blocked.file) else {
+        let Some((stat, object)) = self.common.protected.find(&blocked.file) else {
             return Ok(Arrival::Refused(blocked, GateError::UnknownFile));
         };
         let pid = blocked.pid;
@@ -48,7 +48,7 @@ impl ExecGate {
             Ok(false) => {}
             Ok(true) => {
                 // The interpreter of a script that is on its way already: one exec, two protected files.
-                self.admitted.owe(pid, &blocked.process, stat);
+                self.common.admitted.owe(pid, &blocked.process, stat);
                 blocked.allow()?;
                 return Ok(Arrival::Passed);
             }
@@ -97,8 +97,8 @@ impl ExecGate {
         let baseline = self.baseline().await?;
         let (file, pid) = (blocked.file.try_clone()?, blocked.pid);
         self.blocking(move |gate| {
-            let key = gate.protected.find(&file).ok_or(GateError::UnknownFile)?.1.key;
-            let program = files::describe(&file, key, gate.hashes.of(&file)?, &gate.user)?;
+            let key = gate.common.protected.find(&file).ok_or(GateError::UnknownFile)?.1.key;
+            let program = files::describe(&file, key, gate.common.hashes.of(&file)?, &gate.common.user)?;
             let caller = process::read(pid, &baseline)?;
             let image = process::Image { argv: Vec::new(), ..caller };
             Ok(Subject { image, program, script: None, argument_files: Vec::new(), exclusive: false })
@@ -113,7 +113,7 @@ impl ExecGate {
         match in_flight.get_mut(&pid) {
             // Nothing else in the process moves, and the first file has been opened for good: the second one can only be
             // its interpreter.
-            Some(exec) if exec.alone && !self.admitted.owes(pid) => {
+            Some(exec) if exec.alone && !self.common.admitted.owes(pid) => {
                 exec.files.push((stat, Arc::clone(object)));
                 Ok(true)
             }
@@ -128,7 +128,7 @@ impl ExecGate {
     }
 
     pub(super) fn forget(&self, pid: Pid) {
-        self.admitted.settle(pid);
+        self.common.admitted.settle(pid);
         self.in_flight().remove(&pid);
     }
 
@@ -150,7 +150,7 @@ impl ExecGate {
             false => Armed::script(object.key),
         })?;
         let before = object.privileged.then(|| Credentials::of(blocked.pid)).transpose()?;
-        self.admitted.owe(blocked.pid, &blocked.process, stat);
+        self.common.admitted.owe(blocked.pid, &blocked.process, stat);
         Ok((blocked.allow()?, hold, before))
     }
 
@@ -164,7 +164,7 @@ impl ExecGate {
         if sys::process::ended(unblocked.process.as_fd())? {
             return Err(GateError::Ended);
         }
-        if report.is_some() && self.admitted.owes(unblocked.pid) {
+        if report.is_some() && self.common.admitted.owes(unblocked.pid) {
             // Something was executed here, but it was not what we let go on.
             return Err(GateError::Concurrent);
         }
@@ -183,21 +183,21 @@ impl ExecGate {
             let Unblocked { file, pid, .. } = unblocked;
             let mut image = process::read(pid, &baseline)?;
             let gain = match before {
-                Some(before) => Credentials::of(pid)?.gained_since(&before, &gate.harmless_groups),
+                Some(before) => Credentials::of(pid)?.gained_since(&before, &gate.common.harmless_groups),
                 None => None,
             };
             image.ids.capabilities = gain.as_ref().and_then(Gain::capabilities);
-            let hash = gate.hashes.of(&file)?;
+            let hash = gate.common.hashes.of(&file)?;
             let files = gate.in_flight().get(&pid).map(|exec| exec.files.clone()).unwrap_or_default();
             let object = files.iter().find(|(s, _)| *s == stat).ok_or(GateError::UnknownFile)?;
-            let judged = files::describe(&file, object.1.key, hash, &gate.user)?;
+            let judged = files::describe(&file, object.1.key, hash, &gate.common.user)?;
             let (program, script, run) = match protected::is_executable_image(&file) {
                 true => (judged, None, None),
                 false => {
-                    let run = script::run_of(&file, pid, stat, &image, &gate.user)?;
+                    let run = script::run_of(&file, pid, stat, &image, &gate.common.user)?;
                     // The interpreter opens the script once more, by the name it was given.
                     let named = Path::new(OsStr::from_bytes(&image.cwd.0)).join(OsStr::from_bytes(&run.name));
-                    let not_fixed = judged.not_fixed || files::not_fixed(&file, &named, &gate.user);
+                    let not_fixed = judged.not_fixed || files::not_fixed(&file, &named, &gate.common.user);
                     let judged = operation::File { not_fixed, ..judged };
                     let script = operation::Script { file: judged, opened: false };
                     (program_of(gate, pid)?, Some(script), Some(run))

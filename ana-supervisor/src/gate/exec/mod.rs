@@ -112,54 +112,38 @@ struct OnItsWay {
     alone: bool,
 }
 
-/// The gate of one session.
-pub struct ExecGate {
-    pub cgroup: Arc<SessionCgroup>,
+/// What all parts of a session's gate have in common: whoever answers, lets through, holds or watches.
+pub struct Common {
     pub maps: Maps,
     pub protected: Arc<ProtectedFiles>,
-    pub admitted: Arc<Admitted>,
-    pub router: Router,
+    pub admitted: Admitted,
+    pub hashes: Hashes,
     pub user: Identity,
     /// Groups that give no power.
     pub harmless_groups: HashSet<u32>,
     /// Known once the agent has been forked.
     pub baseline: watch::Receiver<Option<Arc<Baseline>>>,
-    pub hashes: Arc<Hashes>,
+}
+
+/// The gate of one session.
+pub struct ExecGate {
+    pub common: Arc<Common>,
+    pub cgroup: Arc<SessionCgroup>,
+    pub router: Router,
     lookups: Lookups,
     pub teller: super::tell::Teller,
     in_flight: Mutex<HashMap<Pid, OnItsWay>>,
     exclusive: Exclusive,
 }
 
-/// What a gate is made of; the fields of [`ExecGate`].
-pub struct Parts {
-    pub cgroup: Arc<SessionCgroup>,
-    pub maps: Maps,
-    pub protected: Arc<ProtectedFiles>,
-    pub admitted: Arc<Admitted>,
-    pub router: Router,
-    pub user: Identity,
-    pub harmless_groups: HashSet<u32>,
-    pub baseline: watch::Receiver<Option<Arc<Baseline>>>,
-    pub hashes: Arc<Hashes>,
-}
-
 impl ExecGate {
-    pub fn new(parts: Parts) -> Self {
-        let Parts { cgroup, maps, protected, admitted, router, user, harmless_groups, baseline, hashes } =
-            parts;
+    pub fn new(common: Arc<Common>, cgroup: Arc<SessionCgroup>, router: Router) -> Self {
         Self {
-            lookups: Lookups::new(user.clone(), Arc::clone(&protected)),
+            lookups: Lookups::new(common.user.clone(), Arc::clone(&common.protected)),
+            teller: super::tell::Teller::new(common.user.clone()),
+            common,
             cgroup,
-            maps,
-            protected,
-            admitted,
             router,
-            teller: super::tell::Teller::new(user.clone()),
-            user,
-            harmless_groups,
-            baseline,
-            hashes,
             in_flight: Mutex::default(),
             exclusive: Exclusive::default(),
         }
@@ -171,7 +155,7 @@ impl ExecGate {
 
     /// What the agent was started with; waits for it, briefly: the agent's own exec comes before we hear of its pid.
     async fn baseline(&self) -> Result<Arc<Baseline>, GateError> {
-        let mut baseline = self.baseline.clone();
+        let mut baseline = self.common.baseline.clone();
         let known = baseline.wait_for(Option::is_some);
         let known =
             tokio::time::timeout(ARRIVAL_LIMIT, known).await.map_err(|_elapsed| GateError::Stalled)?;
@@ -316,16 +300,16 @@ impl Held {
         let stop = std::mem::replace(&mut self.stop, Stop::Over);
         let passage = self.passage.take();
         if self.subject.script.is_some() && passage.is_none() {
-            gate.admitted.admit(pid, process.clone(), self.stat, self.hash, self.memory);
+            gate.common.admitted.admit(pid, process.clone(), self.stat, self.hash, self.memory);
         }
         match stop {
             Stop::Frozen(hold) => {
                 if self.gain.is_some() {
                     // What it does with it is its own affair: the guard must not kill it for that.
-                    gate.maps.privileged(self.pid.as_raw().unsigned_abs())?;
+                    gate.common.maps.privileged(self.pid.as_raw().unsigned_abs())?;
                 }
                 // A full table only costs the outcome record.
-                let watched = gate.maps.watch(pid.as_raw().unsigned_abs()).is_ok();
+                let watched = gate.common.maps.watch(pid.as_raw().unsigned_abs()).is_ok();
                 match (passage, self.standstill.take()) {
                     (Some(passage), still) => {
                         let approved = Approved { pid, process, script: self.stat, hash: self.hash };
@@ -349,7 +333,7 @@ impl Held {
         if self.subject.script.is_some() {
             // An executable that runs cannot be written (ETXTBSY); a script can.
             let file = self.file.try_clone()?;
-            if self.gate.blocking(move |gate| Ok(gate.hashes.of(&file)?)).await? != self.hash {
+            if self.gate.blocking(move |gate| Ok(gate.common.hashes.of(&file)?)).await? != self.hash {
                 return Ok(true);
             }
         }
@@ -378,5 +362,5 @@ impl Held {
 fn program_of(gate: &ExecGate, pid: Pid) -> Result<operation::File, GateError> {
     let file = File::open(format!("/proc/{pid}/exe"))?;
     let key = identity::file_key_seen_by(file.as_fd(), pid.as_raw().unsigned_abs())?;
-    Ok(files::describe(&file, key, gate.hashes.of(&file)?, &gate.user)?)
+    Ok(files::describe(&file, key, gate.common.hashes.of(&file)?, &gate.common.user)?)
 }

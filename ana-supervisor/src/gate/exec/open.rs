@@ -17,7 +17,7 @@ impl ExecGate {
     /// # Errors
     /// The open has been denied (EPERM).
     pub async fn open(self: &Arc<Self>, blocked: Blocked) -> Result<Arrival, GateError> {
-        let Some((stat, object)) = self.protected.find(&blocked.file) else {
+        let Some((stat, object)) = self.common.protected.find(&blocked.file) else {
             return Ok(Arrival::Refused(blocked, GateError::UnknownFile));
         };
         if object.listed.is_empty() {
@@ -29,10 +29,10 @@ impl ExecGate {
         let image = protected::is_executable_image(&blocked.file);
         // Whatever was approved was to read it, by something that runs scripts.
         let reads = !image && !admitted::opens_for_writing(pid)?;
-        self.admitted.settled(pid).await;
-        if let Some(admission) = self.admitted.admission(pid, stat).filter(|_| reads) {
+        self.common.admitted.settled(pid).await;
+        if let Some(admission) = self.common.admitted.admission(pid, stat).filter(|_| reads) {
             let file = blocked.file.try_clone()?;
-            let now = self.blocking(move |gate| Ok(gate.hashes.of(&file)?)).await?;
+            let now = self.blocking(move |gate| Ok(gate.common.hashes.of(&file)?)).await?;
             if now != admission.hash {
                 return Ok(Arrival::Refused(blocked, GateError::Changed));
             }
@@ -42,7 +42,7 @@ impl ExecGate {
         if !reads || !self.opened_by_interpreter(&blocked) {
             return Ok(Arrival::Refused(blocked, GateError::NotAnInterpreter));
         }
-        if self.protected.is_compiled(stat) {
+        if self.common.protected.is_compiled(stat) {
             // Nothing to be told or written down: Python reads the source then, and that open is held.
             drop(blocked);
             return Ok(Arrival::Passed);
@@ -52,8 +52,8 @@ impl ExecGate {
         let (image, hash, program, script, memory) = self
             .blocking(move |gate| {
                 let memory = Memory::of(pid)?;
-                let hash = gate.hashes.of(&file)?;
-                let script = files::describe(&file, judged.key, hash, &gate.user)?;
+                let hash = gate.common.hashes.of(&file)?;
+                let script = files::describe(&file, judged.key, hash, &gate.common.user)?;
                 let script = operation::Script { file: script, opened: true };
                 let (image, program) = (process::read(pid, &baseline)?, program_of(gate, pid)?);
                 // Another thread may have executed something meanwhile: all of it is of one image, or nothing.
@@ -94,8 +94,8 @@ impl ExecGate {
         let program = (program.dev(), program.ino());
         let (own, sought) = script::interpreters(&blocked.file);
         let own = own.and_then(|path| fs::metadata(path).ok()).map(|meta| (meta.dev(), meta.ino()));
-        self.protected.is_interpreter(program)
+        self.common.protected.is_interpreter(program)
             || own == Some(program)
-            || sought.is_some_and(|name| self.protected.is_found_as(program, &name))
+            || sought.is_some_and(|name| self.common.protected.is_found_as(program, &name))
     }
 }

@@ -60,8 +60,9 @@ impl ExecGate {
         let stat = (meta.dev(), meta.ino());
         // A script would be executed by another program than the one that the hold is armed for; a protected interpreter
         // has a question of its own.
-        let another = !found.is_image || self.protected.find(&found.file).is_some();
-        let runs = self.protected.is_interpreter(stat) || self.protected.is_found_as(stat, program);
+        let another = !found.is_image || self.common.protected.find(&found.file).is_some();
+        let runs =
+            self.common.protected.is_interpreter(stat) || self.common.protected.is_found_as(stat, program);
         if another || !runs {
             let path = Bytes(found.path).escaped();
             return Err(ScriptError::NoInterpreter(path).into());
@@ -83,7 +84,7 @@ impl ExecGate {
             true => None,
             false => Some(self.exclusive.turn(&approved.process).await?),
         };
-        let arrived = self.admitted.expect(approved.pid);
+        let arrived = self.common.admitted.expect(approved.pid);
         hold.pass(Armed::executable(passage.key))?;
         let gate = Arc::clone(self);
         tokio::spawn(async move {
@@ -129,7 +130,7 @@ impl ExecGate {
         if (program.dev(), program.ino()) != passage.stat {
             return Err(ScriptError::Another.into());
         }
-        self.admitted.admit(pid, process, script, hash, memory);
+        self.common.admitted.admit(pid, process, script, hash, memory);
         Ok(())
     }
 }

@@ -13,11 +13,11 @@ use std::{
 
 use tokio::sync::{
     mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-    oneshot, watch,
+    oneshot,
 };
 
 use super::{
-    admitted::Admitted,
+    Common,
     answerer::Blocked,
     call::Call,
     look::Looker,
@@ -25,12 +25,7 @@ use super::{
 };
 use crate::{
     evidence::Store,
-    gate::{
-        files::Hashes,
-        process::{self, Baseline, Threads},
-    },
-    kernel::Maps,
-    launch::spec::Identity,
+    gate::process::{self, Baseline, Threads},
     operation::Bytes,
     policy::{Action, Policy, Verdict},
     sys::{self, process::Info},
@@ -65,15 +60,11 @@ pub struct Passed {
 
 /// What the quick way needs to decide.
 pub struct Quick {
+    /// Nothing is quick before its baseline is known.
+    pub common: Arc<Common>,
     pub policy: Arc<Policy>,
-    pub maps: Maps,
-    pub admitted: Arc<Admitted>,
-    pub hashes: Arc<Hashes>,
-    pub user: Identity,
     /// What is let through is written down later: there has to be room for it now.
     pub store: Arc<Store>,
-    /// Nothing is quick before it is known.
-    pub baseline: watch::Receiver<Option<Arc<Baseline>>>,
     pub passed: Ledger,
 }
 
@@ -101,16 +92,16 @@ impl Quick {
         }
         let Some(expected) = call.expected(object.key, known.started) else { return Err(blocked) };
         let (Some(entry), Ok(())) = (self.passed.entry(), self.store.room()) else { return Err(blocked) };
-        if self.maps.expect(pid.as_raw().unsigned_abs(), expected).is_err() {
+        if self.common.maps.expect(pid.as_raw().unsigned_abs(), expected).is_err() {
             return Err(blocked);
         }
-        self.admitted.owe(pid, &blocked.process, stat);
+        self.common.admitted.owe(pid, &blocked.process, stat);
         let process = Arc::clone(&blocked.process);
         let allowed = blocked.allow().is_ok();
         if !allowed || sys::process::ended(process.as_fd()).unwrap_or(true) {
             // It has died, perhaps before the guard was told of it: its number will be another's.
-            self.admitted.settle(pid);
-            self.maps.forget_expected(pid.as_raw().unsigned_abs()).ok();
+            self.common.admitted.settle(pid);
+            self.common.maps.forget_expected(pid.as_raw().unsigned_abs()).ok();
         }
         if !allowed {
             return Ok(());
@@ -123,14 +114,14 @@ impl Quick {
 
     /// What can be known of the caller without looking into its memory. `None`: something about it is special.
     fn known(&self, blocked: &Blocked, info: Option<Info>) -> Option<Known> {
-        let baseline = self.baseline.borrow().clone()?;
+        let baseline = self.common.baseline.borrow().clone()?;
         let info = match info {
             Some(info) => info,
             None => process::info(blocked.pid).ok()?,
         };
-        let plain = info.uid == self.user.uid && info.euid == info.uid && info.egid == info.gid;
+        let plain = info.uid == self.common.user.uid && info.euid == info.uid && info.egid == info.gid;
         // The file of root's alone whose content is known already; any other is hashed first.
-        let hash = self.hashes.remembered(&blocked.file)?;
+        let hash = self.common.hashes.remembered(&blocked.file)?;
         let Threads { count, started } = process::threads(blocked.pid).ok()?;
         // Without a user namespace of its own it has none of the other kinds, either.
         let namespace = fs::metadata(format!("/proc/{}/ns/user", blocked.pid)).ok()?.ino();

@@ -16,7 +16,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -31,14 +31,13 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
-    GateError, compiled, privilege,
-    protected::{Protected, ProtectedFiles, Stat},
+    Common, GateError, compiled, privilege,
+    protected::{Protected, Stat},
     route::{End, Folder, Route},
 };
 use crate::{
     gate::files::Hashes,
-    kernel::{Maps, identity},
-    launch::spec::Identity,
+    kernel::identity,
     operation::Bytes,
     policy::Policy,
     sys::fanotify::{Buffer, Change, Group, Watch},
@@ -75,12 +74,8 @@ pub struct Doer {
 
 /// What protects.
 pub struct Parts {
+    pub common: Arc<Common>,
     pub group: Arc<Group>,
-    pub maps: Maps,
-    pub protected: Arc<ProtectedFiles>,
-    pub user: Identity,
-    /// Groups that give no power.
-    pub harmless_groups: HashSet<u32>,
     /// What the session's cgroups start with in /proc/PID/cgroup.
     pub prefix: String,
 }
@@ -143,10 +138,11 @@ impl Watcher {
             started: false,
         };
         watcher.follow_all(&HashMap::new())?;
-        let Parts { user, harmless_groups, .. } = &watcher.parts;
+        let Common { user, harmless_groups, .. } = &*watcher.parts.common;
         for path in privilege::find(path_variable, user, harmless_groups) {
             // What cannot be opened, or marked, is left to the guard: it kills.
-            watcher.protect_beside(&path, Vec::new(), Beside::Privileged).ok();
+            let role = Role { listed: Vec::new(), bendable: false, privileged: true, compiled: false };
+            watcher.protect_beside(&path, role).ok();
         }
         watcher.started = true;
         Ok(watcher)
@@ -232,7 +228,7 @@ impl Watcher {
         self.names =
             self.listed.iter().filter_map(|l| l.route.as_ref()).flat_map(|r| r.names.clone()).collect();
         for (folder, name) in self.places() {
-            self.parts.maps.place(folder, name)?;
+            self.parts.common.maps.place(folder, name)?;
         }
         // Those that no route has any more. What they lead to no longer is what a rule names.
         let watch = &self.watch;
@@ -252,7 +248,7 @@ impl Watcher {
         let failed = |source| GateError::Protect { path: path.clone(), source };
         let Self { watch, folders, unwatched, started, .. } = self;
         let mut enter = |fd: OwnedFd, stat| enter(watch, folders, unwatched, *started, fd, stat);
-        let mut route = Route::follow(&path, &self.parts.user, &mut enter).map_err(failed)?;
+        let mut route = Route::follow(&path, &self.parts.common.user, &mut enter).map_err(failed)?;
         let file = match std::mem::replace(&mut route.end, End::Nothing) {
             End::File(file, stat) => {
                 let key = self.protect(&path, route.bendable, file, stat)?;
@@ -269,7 +265,7 @@ impl Watcher {
             let news = Replaced {
                 path,
                 before: before.map(|(_, key)| key),
-                now: file.and_then(|(stat, _)| self.parts.protected.get(stat)),
+                now: file.and_then(|(stat, _)| self.parts.common.protected.get(stat)),
                 by: pid.map(|&pid| Doer::of(pid, &self.parts.prefix)),
             };
             drop(self.news.send(News::Replaced(news)));
@@ -278,58 +274,46 @@ impl Watcher {
         Ok(())
     }
 
-    /// Tells the judges, then the guard, then the kernel: whoever is stopped is known, and what cannot be stopped is killed.
-    fn protect(
-        &mut self,
-        path: &std::path::Path,
-        bendable: bool,
-        file: OwnedFd,
-        stat: Stat,
-    ) -> Result<FileKey, GateError> {
+    /// Protects what a listed path leads to, and what would be run in its place.
+    fn protect(&self, path: &Path, bendable: bool, file: OwnedFd, stat: Stat) -> Result<FileKey, GateError> {
         let failed = |source| GateError::Protect { path: path.to_owned(), source };
-        let key = identity::file_key(file.as_fd()).map_err(failed)?;
-        let (parts, file) = (&self.parts, Arc::new(file));
         let listed = vec![path.to_owned()];
-        let privileged =
-            privilege::gives(file.as_fd(), &parts.user, &parts.harmless_groups).map_err(failed)?;
-        let protected =
-            Protected { key, listed, bendable, privileged, compiled: false, file: Arc::clone(&file) };
-        if parts.protected.add(stat, protected) {
-            parts.maps.protect(key)?;
-            parts.group.protect(file.as_fd()).map_err(failed)?;
-        }
+        let Common { user, harmless_groups, .. } = &*self.parts.common;
+        let privileged = privilege::gives(file.as_fd(), user, harmless_groups).map_err(failed)?;
+        let role = Role { listed: listed.clone(), bendable, privileged, compiled: false };
+        let key = self.add(path, file, stat, role)?;
         for copy in compiled::copies_of(path) {
-            self.protect_beside(&copy, vec![path.to_owned()], Beside::Compiled { bendable })?;
+            let role = Role { listed: listed.clone(), bendable, privileged: false, compiled: true };
+            self.protect_beside(&copy, role)?;
         }
         Ok(key)
     }
 
     /// Protects a file that no rule lists.
-    fn protect_beside(
-        &self,
-        path: &std::path::Path,
-        listed: Vec<PathBuf>,
-        beside: Beside,
-    ) -> Result<(), GateError> {
-        let failed = |source| GateError::Protect { path: path.to_owned(), source };
+    fn protect_beside(&self, path: &Path, role: Role) -> Result<(), GateError> {
+        let failed =
+            |errno: nix::errno::Errno| GateError::Protect { path: path.to_owned(), source: errno.into() };
         let options = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        let file = open(path, options, Mode::empty()).map_err(|errno| failed(errno.into()))?;
-        let stat = nix::sys::stat::fstat(&file).map_err(|errno| failed(errno.into()))?;
-        let key = identity::file_key(file.as_fd()).map_err(failed)?;
-        if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
-            return Ok(());
-        }
-        let file = Arc::new(file);
-        let (bendable, privileged, compiled) = match beside {
-            Beside::Privileged => (false, true, false),
-            Beside::Compiled { bendable } => (bendable, false, true),
-        };
-        let protected = Protected { key, listed, bendable, privileged, compiled, file: Arc::clone(&file) };
-        if self.parts.protected.add((stat.st_dev, stat.st_ino), protected) {
-            self.parts.maps.protect(key)?;
-            self.parts.group.protect(file.as_fd()).map_err(failed)?;
+        let file = open(path, options, Mode::empty()).map_err(failed)?;
+        let stat = nix::sys::stat::fstat(&file).map_err(failed)?;
+        if stat.st_mode & libc::S_IFMT == libc::S_IFREG {
+            self.add(path, file, (stat.st_dev, stat.st_ino), role)?;
         }
         Ok(())
+    }
+
+    /// Tells the judges, then the guard, then the kernel: whoever is stopped is known, and what cannot be stopped is killed.
+    fn add(&self, path: &Path, file: OwnedFd, stat: Stat, role: Role) -> Result<FileKey, GateError> {
+        let failed = |source| GateError::Protect { path: path.to_owned(), source };
+        let key = identity::file_key(file.as_fd()).map_err(failed)?;
+        let Role { listed, bendable, privileged, compiled } = role;
+        let file = Arc::new(file);
+        let protected = Protected { key, listed, bendable, privileged, compiled, file: Arc::clone(&file) };
+        if self.parts.common.protected.add(stat, protected) {
+            self.parts.common.maps.protect(key)?;
+            self.parts.group.protect(file.as_fd()).map_err(failed)?;
+        }
+        Ok(key)
     }
 
     /// Where the listed files lie: for each, the folder as the guard sees it, and the name in it. With a listed path that
@@ -341,12 +325,12 @@ impl Watcher {
     }
 }
 
-/// Why a file is protected that no rule lists.
-enum Beside {
-    /// It gives whoever executes it something.
-    Privileged,
-    /// It would be run in the place of a listed script.
-    Compiled { bendable: bool },
+/// What a file is protected for; the fields of [`Protected`].
+struct Role {
+    listed: Vec<PathBuf>,
+    bendable: bool,
+    privileged: bool,
+    compiled: bool,
 }
 
 /// Has a folder watched before a name is looked up in it, so that what appears after the look is told.
