@@ -16,12 +16,14 @@ use std::{
 use serde_json::json;
 
 use self::records::outcome;
+pub use self::records::unwritten;
 use crate::{
     approval::{Decided, Desk, Judged, Likeness},
     evidence::{Event, Recorded, Store, Writer},
     gate::{
         exec::{Arrival, ExecGate, GateError, Held, Subject, Ticket, answerer::Blocked},
         process,
+        tell::Refusal,
     },
     operation::{self, Kind, Operation, Requester},
     policy::{Action, Policy, Verdict},
@@ -108,8 +110,7 @@ impl Pipeline {
         let judged = match self.judge(&mut held).await {
             Ok(judged) => judged,
             Err(error) => {
-                let (id, why) = (ulid::Ulid::generate().to_string(), error.to_string());
-                held.refuse("exec".to_owned(), String::new(), id, why).await;
+                held.refuse(Refusal::unjudged("exec".to_owned(), error.to_string())).await;
                 return Err(error);
             }
         };
@@ -117,8 +118,7 @@ impl Pipeline {
         let recorded = match self.record(decided).await {
             Ok(recorded) => recorded,
             Err((operation, why)) => {
-                held.refuse(operation.summary(), operation.rule.clone(), operation.id.clone(), why.clone())
-                    .await;
+                held.refuse(Refusal::of(&operation, why.clone())).await;
                 // What cannot be proven does not happen; and a session that cannot write evidence does nothing more.
                 tracing::error!(why, "a decision could not be recorded: the operation is denied");
                 return Ok(());
@@ -128,9 +128,7 @@ impl Pipeline {
             Ok(ticket) => self.resume(held, ticket).await,
             Err(recorded) => {
                 let decided = recorded.decided();
-                let operation = decided.operation();
-                let why = decided.reason().to_string();
-                held.refuse(operation.summary(), operation.rule.clone(), operation.id.clone(), why).await;
+                held.refuse(Refusal::of(decided.operation(), decided.reason().to_string())).await;
                 Ok(())
             }
         }
@@ -145,7 +143,7 @@ impl Pipeline {
                 "capabilities": gain.capabilities(),
             });
             if let Err(why) = self.try_note(Event::RootReached, detail).await {
-                held.refuse(operation.summary(), operation.rule.clone(), operation.id.clone(), why).await;
+                held.refuse(Refusal::of(&operation, why)).await;
                 return Ok(());
             }
         }
@@ -196,8 +194,7 @@ impl Pipeline {
             }
             Err(unrecorded) => unrecorded,
         };
-        let (summary, rule, id) = (operation.summary(), operation.rule.clone(), operation.id.clone());
-        self.gate.teller.tell(Arc::clone(&blocked.process), summary, rule, id, why).await;
+        self.gate.teller.tell(Arc::clone(&blocked.process), Refusal::of(&operation, why)).await;
         drop(blocked);
         Ok(None)
     }
@@ -324,30 +321,25 @@ impl Pipeline {
     /// Puts the decision on the disk. The error carries what is needed to refuse the operation.
     async fn record(&self, decided: Decided) -> Result<Recorded, (Arc<Operation>, String)> {
         let operation = Arc::clone(decided.operation());
-        let store = Arc::clone(&self.store);
-        let written = tokio::task::spawn_blocking(move || store.record(decided)).await;
-        match written {
-            Ok(Ok(recorded)) => Ok(recorded),
-            Ok(Err(error)) => Err((operation, format!("the evidence cannot be written: {}", chain(&error)))),
-            Err(panicked) => Err((operation, format!("the evidence cannot be written: {panicked}"))),
-        }
+        self.written(|store| store.record(decided)).await.map_err(|why| (operation, why))
     }
 
     /// Tells the process why its open fails, and writes it down (once in a while, if it is tried again and again).
     async fn refuse_open(&self, blocked: Blocked, error: &GateError) -> Result<(), GateError> {
         let path = crate::gate::files::path_of(blocked.file.as_fd())?;
         let path = operation::Bytes::from(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())).escaped();
-        let (id, pid) = (ulid::Ulid::generate().to_string(), blocked.pid);
+        let pid = blocked.pid;
         let attempt = if blocked.exec { "exec" } else { "open" };
-        let (summary, why) = (format!("{attempt} {path}"), error.to_string());
+        let mut refusal = Refusal::unjudged(format!("{attempt} {path}"), error.to_string());
         let rule = self
             .gate
             .common
             .protected
             .find(&blocked.file)
             .map(|(_, file)| self.policy.judge_exec(&file.paths(), &[]).rule);
-        let told_rule = rule.clone().unwrap_or_default();
-        self.gate.teller.tell(Arc::clone(&blocked.process), summary, told_rule, id.clone(), why).await;
+        refusal.rule = rule.clone().unwrap_or_default();
+        let id = refusal.id.clone();
+        self.gate.teller.tell(Arc::clone(&blocked.process), refusal).await;
         let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
         let exe = operation::Bytes::from(std::os::unix::ffi::OsStrExt::as_bytes(exe.as_os_str()));
         if self.is_news(&format!("{} {path}", exe.escaped())) {

@@ -1,7 +1,7 @@
 //! The evidence of what was let through without a hold. It is written behind the operation, not before it: a rule has
 //! decided, and no person; what a supervisor that is killed had not written yet, some milliseconds' worth, is lost.
 
-use super::{Pipeline, chain};
+use super::{Pipeline, chain, unwritten};
 use crate::{
     approval::Decided,
     gate::{
@@ -22,7 +22,7 @@ impl Pipeline {
                 }
                 Line::Flush(done) => {
                     if let Err(error) = self.writer.flush() {
-                        self.fail(&format!("the evidence cannot be written: {}", chain(&error)));
+                        self.fail(&unwritten(&error));
                     }
                     // Whoever waits for it may have given up.
                     done.send(()).ok();
@@ -62,7 +62,7 @@ impl Pipeline {
         };
         match decided.map(|decided| self.writer.later(decided)) {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => self.fail(&format!("the evidence cannot be written: {}", chain(&error))),
+            Ok(Err(error)) => self.fail(&unwritten(&error)),
             // Only what a rule allows is let through.
             Err(judged) => self.fail(&format!("{} was let through unasked", judged.operation.summary())),
         }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{Pipeline, Running, chain};
 use crate::{
-    evidence::{Entry, Event},
+    evidence::{Entry, Event, EvidenceError, Store},
     gate::exec::replaced::News,
     kernel::Report,
 };
@@ -95,15 +95,19 @@ impl Pipeline {
 
     /// The error is told to the session as well: without evidence there is none.
     pub(super) async fn append(&self, entry: Entry) -> Result<(), String> {
+        self.written(|store| store.append(entry)).await.map(drop).inspect_err(|why| self.fail(why))
+    }
+
+    /// What became of writing to the store; the error is for people.
+    pub(super) async fn written<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&Store) -> Result<T, EvidenceError> + Send + 'static,
+    ) -> Result<T, String> {
         let store = Arc::clone(&self.store);
-        let written = tokio::task::spawn_blocking(move || store.append(entry)).await;
-        let why = match written {
-            Ok(Ok(_receipt)) => return Ok(()),
-            Ok(Err(error)) => format!("the evidence cannot be written: {}", chain(&error)),
-            Err(panicked) => format!("the evidence cannot be written: {panicked}"),
-        };
-        self.fail(&why);
-        Err(why)
+        match tokio::task::spawn_blocking(move || write(&store)).await {
+            Ok(written) => written.map_err(|error| unwritten(&error)),
+            Err(panicked) => Err(unwritten(&panicked)),
+        }
     }
 }
 
@@ -113,4 +117,9 @@ pub(super) fn outcome(status: i32) -> serde_json::Value {
         0 => json!({ "exit_code": (status >> 8) & 0xff }),
         signal => json!({ "signal": signal }),
     }
+}
+
+/// Without evidence there is no session: this is why it ends.
+pub fn unwritten(error: &dyn std::error::Error) -> String {
+    format!("the evidence cannot be written: {}", chain(error))
 }

@@ -58,7 +58,7 @@ use crate::{
         spec::{Spec, Switches},
         warden,
     },
-    pipeline::{Pipeline, Session, chain},
+    pipeline::{Pipeline, Session, unwritten},
     policy::Policy,
     state::State,
     sys::{self, fanotify::Group},
@@ -330,7 +330,7 @@ fn build(
     let gate = Arc::new(ExecGate::new(common, Arc::clone(&fences.cgroup), router));
     let fatal_writer = fatal_sender.clone();
     let writer = Writer::start(Arc::clone(&store), Budget::default(), move |error| {
-        fatal_writer.send(format!("the evidence cannot be written: {}", chain(&error))).ok();
+        fatal_writer.send(unwritten(&error)).ok();
     });
     let writer = writer.map_err(doing("start the thread that writes evidence"))?;
     let fatal_pipeline = fatal_sender.clone();

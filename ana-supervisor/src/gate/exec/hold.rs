@@ -26,7 +26,7 @@ use super::{
     script,
 };
 use crate::{
-    gate::{files, image::Memory, process},
+    gate::{files, image::Memory, process, tell::Refusal},
     operation::{self, Bytes},
     sys,
 };
@@ -77,8 +77,7 @@ impl ExecGate {
             Err(error) => {
                 // It dies with the hold; it is told why first.
                 let summary = format!("exec {}", Bytes::from(path.as_os_str().as_bytes()).escaped());
-                let (id, why) = (ulid::Ulid::generate().to_string(), error.to_string());
-                self.teller.tell(process, summary, String::new(), id, why).await;
+                self.teller.tell(process, Refusal::unjudged(summary, error.to_string())).await;
                 Err(error)
             }
         }

@@ -53,6 +53,7 @@ use super::{
     files::{self, Hashes},
     image::Memory,
     process::{Baseline, Image},
+    tell::{Refusal, Teller},
 };
 use crate::{
     evidence::Recorded,
@@ -131,7 +132,7 @@ pub struct ExecGate {
     pub cgroup: Arc<SessionCgroup>,
     pub router: Router,
     lookups: Lookups,
-    pub teller: super::tell::Teller,
+    pub teller: Teller,
     in_flight: Mutex<HashMap<Pid, OnItsWay>>,
     exclusive: Exclusive,
 }
@@ -140,7 +141,7 @@ impl ExecGate {
     pub fn new(common: Arc<Common>, cgroup: Arc<SessionCgroup>, router: Router) -> Self {
         Self {
             lookups: Lookups::new(common.user.clone(), Arc::clone(&common.protected)),
-            teller: super::tell::Teller::new(common.user.clone()),
+            teller: Teller::new(common.user.clone()),
             common,
             cgroup,
             router,
@@ -292,8 +293,7 @@ impl Held {
         let gate = Arc::clone(&self.gate);
         if self.changed(&ticket).await? {
             let operation = Arc::clone(ticket.0.decided().operation());
-            let why = GateError::Changed.to_string();
-            self.refuse(operation.summary(), operation.rule.clone(), operation.id.clone(), why).await;
+            self.refuse(Refusal::of(&operation, GateError::Changed.to_string())).await;
             return Err(GateError::Changed);
         }
         let (pid, process) = (self.pid, Arc::clone(&self.process));
@@ -344,8 +344,8 @@ impl Held {
     }
 
     /// Ends the operation: tells the process why, then kills it (or fails its open with EPERM).
-    pub async fn refuse(mut self, summary: String, rule: String, id: String, why: String) {
-        self.gate.teller.tell(Arc::clone(&self.process), summary, rule, id, why).await;
+    pub async fn refuse(mut self, refusal: Refusal) {
+        self.gate.teller.tell(Arc::clone(&self.process), refusal).await;
         self.end();
     }
 
