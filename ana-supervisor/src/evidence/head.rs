@@ -22,7 +22,7 @@ use crate::state::Folder;
 /// The file of heads, in the state's own folder (0600), one a line.
 pub const FILE: &str = "heads.jsonl";
 /// Where journald listens (its native protocol).
-pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
+pub const SOCKET: &str = "/run/systemd/journal/socket";
 /// The name that a head has in the journal.
 pub const JOURNAL_IDENTIFIER: &str = "ana";
 /// The journal's field that holds a head.

@@ -122,13 +122,18 @@ pub fn writable(meta: &fs::Metadata, user: &Identity) -> bool {
         || (meta.mode() & 0o020 != 0 && (meta.gid() == user.gid || user.groups.contains(&meta.gid())))
 }
 
-fn replaceable(path: &Path, mut owner: u32, user: &Identity) -> bool {
+/// Whether `user` can put something else into the place of an entry of this folder; `owner` is the entry's.
+pub fn gives_way(folder: &fs::Metadata, owner: u32, user: &Identity) -> bool {
     const STICKY: u32 = 0o1000;
+    let sticky = folder.mode() & STICKY != 0 && owner != user.uid && folder.uid() != user.uid;
+    writable(folder, user) && !sticky
+}
+
+fn replaceable(path: &Path, mut owner: u32, user: &Identity) -> bool {
     for folder in path.ancestors().skip(1) {
         // What cannot be looked at may be anything.
         let Ok(meta) = fs::metadata(folder) else { return true };
-        let sticky = meta.mode() & STICKY != 0 && owner != user.uid && meta.uid() != user.uid;
-        if writable(&meta, user) && !sticky {
+        if gives_way(&meta, owner, user) {
             return true;
         }
         owner = meta.uid();

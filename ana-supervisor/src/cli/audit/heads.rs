@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
-use serde::Deserialize;
 
 use super::output;
 use crate::evidence::{Head, Told, Trust, head};
@@ -44,11 +43,6 @@ fn read(path: &Path, trust: &Trust) -> anyhow::Result<Vec<Told>> {
 
 /// The journal's. Other users' messages are left out; heads of other states have other keys.
 fn journal(trust: &Trust) -> Vec<Told> {
-    #[derive(Deserialize)]
-    struct Entry {
-        #[serde(rename = "ANA_EVIDENCE_HEAD")]
-        head: String,
-    }
     if !nix::unistd::geteuid().is_root() || !Path::new(JOURNALCTL).exists() {
         return Vec::new();
     }
@@ -64,9 +58,10 @@ fn journal(trust: &Trust) -> Vec<Told> {
     output
         .stdout
         .split(|byte| *byte == b'\n')
-        .filter_map(|line| serde_json::from_slice::<Entry>(line).ok())
+        .filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok())
         .filter_map(|entry| {
-            Some(Told { head: Head::parse(&entry.head, trust)?, by: "the system's journal".into() })
+            let head = Head::parse(entry.get(head::JOURNAL_FIELD)?.as_str()?, trust)?;
+            Some(Told { head, by: "the system's journal".into() })
         })
         .collect()
 }

@@ -12,6 +12,7 @@ use std::{
 
 use super::check;
 use crate::{
+    evidence::head,
     kernel::{
         Kernel,
         features::{Check, Status},
@@ -23,8 +24,6 @@ use crate::{
     sys,
 };
 
-/// Where journald listens (its native protocol).
-const JOURNAL: &str = "/run/systemd/journal/socket";
 const SETUID: u32 = 0o4000;
 const SETGID: u32 = 0o2000;
 const OTHERS_WRITE: u32 = 0o022;
@@ -171,11 +170,11 @@ pub(super) fn sudo() -> Check {
 /// Where the log's head is told at the end of a session.
 pub(super) fn journal() -> Check {
     const NAME: &str = "journal";
-    match UnixDatagram::unbound().and_then(|socket| socket.connect(JOURNAL)) {
+    match UnixDatagram::unbound().and_then(|socket| socket.connect(head::SOCKET)) {
         Ok(()) => Check::ok(NAME, "journald is told the log's head when a session ends"),
         Err(error) => Check::degraded(
             NAME,
-            format!("no journald at {JOURNAL}: {error}"),
+            format!("no journald at {}: {error}", head::SOCKET),
             "run systemd-journald, or keep the last line that `ana audit verify` prints elsewhere",
         ),
     }

@@ -180,16 +180,9 @@ impl Walk<'_, '_> {
             return Err(io::Error::other(why));
         }
         let meta = meta_of(&entry)?;
-        self.route.bendable |= bendable(&step.meta, &meta, self.user);
+        self.route.bendable |= files::gives_way(&step.meta, meta.uid(), self.user);
         Ok(Some((entry, mount, meta)))
     }
-}
-
-/// Whether `user` can put something else into the place of `entry`.
-fn bendable(folder: &Metadata, entry: &Metadata, user: &Identity) -> bool {
-    const STICKY: u32 = 0o1000;
-    let sticky = folder.mode() & STICKY != 0 && folder.uid() != user.uid && entry.uid() != user.uid;
-    files::writable(folder, user) && !sticky
 }
 
 fn open(folder: BorrowedFd, name: &[u8]) -> nix::Result<OwnedFd> {
