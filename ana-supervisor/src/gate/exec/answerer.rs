@@ -32,7 +32,7 @@ pub struct Blocked {
     /// Whether this is an exec (its first event).
     pub exec: bool,
     /// The file itself, opened by the kernel.
-    pub file: File,
+    pub file: Arc<File>,
     /// The process; its number cannot mean another one while this is open and the process lives.
     pub process: Arc<OwnedFd>,
     answered: bool,
@@ -42,7 +42,7 @@ impl Blocked {
     /// Lets the open (or exec) go on.
     pub fn allow(mut self) -> io::Result<Unblocked> {
         self.answer(Answer::Allow)?;
-        let file = self.file.try_clone()?;
+        let file = Arc::clone(&self.file);
         Ok(Unblocked { file, process: Arc::clone(&self.process), pid: self.pid })
     }
 
@@ -65,7 +65,7 @@ impl Drop for Blocked {
 /// What remains of an event that was allowed.
 #[derive(Debug)]
 pub struct Unblocked {
-    pub file: File,
+    pub file: Arc<File>,
     pub process: Arc<OwnedFd>,
     pub pid: Pid,
 }
@@ -168,7 +168,7 @@ impl Answerer {
             group: Arc::clone(&self.group),
             pid: Pid::from_raw(event.pid),
             exec,
-            file: File::from(event.file),
+            file: Arc::new(File::from(event.file)),
             process: Arc::new(process),
             answered: false,
         };

@@ -94,7 +94,7 @@ impl ExecGate {
     /// The caller or the file cannot be read.
     pub async fn describe(self: &Arc<Self>, blocked: &Blocked) -> Result<Subject, GateError> {
         let baseline = self.baseline().await?;
-        let (file, pid) = (blocked.file.try_clone()?, blocked.pid);
+        let (file, pid) = (Arc::clone(&blocked.file), blocked.pid);
         self.blocking(move |gate| {
             let key = gate.common.protected.find(&file).ok_or(GateError::UnknownFile)?.1.key;
             let program = files::describe(&file, key, gate.common.hashes.of(&file)?, &gate.common.user)?;
@@ -262,7 +262,7 @@ struct Read {
     gain: Option<Gain>,
     run: Option<script::Run>,
     protected: Vec<Arc<Protected>>,
-    file: File,
+    file: Arc<File>,
     stat: Stat,
     hash: [u8; 32],
     memory: Memory,

@@ -202,7 +202,7 @@ pub struct Held {
     /// A script that was executed: its own arguments.
     pub script_arguments: Option<Vec<Vec<u8>>>,
     /// The judged file as the event gave it, and what was judged.
-    file: File,
+    file: Arc<File>,
     stat: Stat,
     hash: [u8; 32],
     /// The memory of the judged image.
@@ -332,7 +332,7 @@ impl Held {
     async fn changed(&self, ticket: &Ticket) -> Result<bool, GateError> {
         if self.subject.script.is_some() {
             // An executable that runs cannot be written (ETXTBSY); a script can.
-            let file = self.file.try_clone()?;
+            let file = Arc::clone(&self.file);
             if self.gate.blocking(move |gate| Ok(gate.common.hashes.of(&file)?)).await? != self.hash {
                 return Ok(true);
             }

@@ -31,7 +31,7 @@ impl ExecGate {
         let reads = !image && !admitted::opens_for_writing(pid)?;
         self.common.admitted.settled(pid).await;
         if let Some(admission) = self.common.admitted.admission(pid, stat).filter(|_| reads) {
-            let file = blocked.file.try_clone()?;
+            let file = Arc::clone(&blocked.file);
             let now = self.blocking(move |gate| Ok(gate.common.hashes.of(&file)?)).await?;
             if now != admission.hash {
                 return Ok(Arrival::Refused(blocked, GateError::Changed));
@@ -48,7 +48,7 @@ impl ExecGate {
             return Ok(Arrival::Passed);
         }
         let baseline = self.baseline().await?;
-        let (file, judged) = (blocked.file.try_clone()?, Arc::clone(&object));
+        let (file, judged) = (Arc::clone(&blocked.file), Arc::clone(&object));
         let (image, hash, program, script, memory) = self
             .blocking(move |gate| {
                 let memory = Memory::of(pid)?;
@@ -80,7 +80,7 @@ impl ExecGate {
             script_arguments: None,
             memory,
             passage: None,
-            file: blocked.file.try_clone()?,
+            file: Arc::clone(&blocked.file),
             stat,
             hash,
             stop: Stop::Blocked(blocked),

@@ -50,7 +50,7 @@ pub struct Passed {
     pub call: Call,
     pub verdict: Verdict,
     pub object: Arc<Protected>,
-    pub file: fs::File,
+    pub file: Arc<fs::File>,
     pub hash: [u8; 32],
     pub cwd: Bytes,
     pub parent: i32,
@@ -81,8 +81,8 @@ impl Quick {
     pub fn attempt(&self, looker: &mut Looker, request: Request) -> Result<(), Blocked> {
         let Request { blocked, stat, object, info } = request;
         let Some(known) = self.known(&blocked, info) else { return Err(blocked) };
-        let (pid, file) = (blocked.pid, blocked.file.try_clone());
-        let (Ok(Some(call)), Ok(file)) = (looker.read(pid), file) else { return Err(blocked) };
+        let (pid, file) = (blocked.pid, Arc::clone(&blocked.file));
+        let Ok(Some(call)) = looker.read(pid) else { return Err(blocked) };
         let verdict = self.policy.judge_exec(&object.paths(), &call.argv);
         if verdict.action != Action::Allow
             || verdict.exclusive
@@ -120,13 +120,15 @@ impl Quick {
             None => process::info(blocked.pid).ok()?,
         };
         let plain = info.uid == self.common.user.uid && info.euid == info.uid && info.egid == info.gid;
+        if !plain || !protected::is_executable_image(&blocked.file) {
+            return None;
+        }
         // The file of root's alone whose content is known already; any other is hashed first.
         let hash = self.common.hashes.remembered(&blocked.file)?;
         let Threads { count, started } = process::threads(blocked.pid).ok()?;
         // Without a user namespace of its own it has none of the other kinds, either.
         let namespace = fs::metadata(format!("/proc/{}/ns/user", blocked.pid)).ok()?.ino();
-        let image = protected::is_executable_image(&blocked.file);
-        if !plain || count != 1 || !image || !baseline.namespaces.is_user(namespace) {
+        if count != 1 || !baseline.namespaces.is_user(namespace) {
             return None;
         }
         let cwd = process::working_directory(blocked.pid).ok()?;
