@@ -7,7 +7,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream as StdUnixStream,
     },
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
 };
@@ -116,9 +116,17 @@ struct Plan {
     switches: Switches,
     seal: Seal,
     store: Arc<Store>,
+    privileged: privilege::Found,
+}
+
+/// The agent's PATH.
+fn path_of(spec: &Spec) -> Vec<u8> {
+    spec.variable("PATH").unwrap_or_default().into_encoded_bytes()
 }
 
 fn plan(options: &Options, door: &Door, spec: &Spec) -> Result<Plan, SupervisorError> {
+    let (path, user) = (path_of(spec), door.account.identity.clone());
+    let privileged = std::thread::spawn(move || privilege::find(&path, &user));
     let policy = load_policy(&door.state, options.policy.as_deref(), &door.account.home(spec))?;
     let policy = Arc::new(policy);
     let switches = Switches {
@@ -135,21 +143,22 @@ fn plan(options: &Options, door: &Door, spec: &Spec) -> Result<Plan, SupervisorE
     let store = Arc::new(Store::open(&door.state)?);
     let live = |session: &str| session == door.session || leftovers::is_live(session);
     store.end_abandoned(&live, warden::Cause::Died.text())?;
-    Ok(Plan { policy, switches, seal, store })
+    let panicked = |_panicked| SupervisorError::Protocol("the search for programs that give privilege");
+    let privileged = privileged.join().map_err(panicked)?;
+    Ok(Plan { policy, switches, seal, store, privileged })
 }
 
 /// What stands in the kernel for one session, and has to be taken down again.
 struct Fences {
     cgroup: Arc<SessionCgroup>,
     limit: TaskLimit,
-    pins: PathBuf,
     remains: Remains,
     /// Once they exist.
     warden: Option<Warden>,
     lock: Option<Flock<File>>,
 }
 
-/// The two ends of what the answering thread hands on.
+/// What is there once somebody answers.
 struct Answering {
     common: Arc<Common>,
     arrivals: mpsc::UnboundedReceiver<Blocked>,
@@ -169,22 +178,20 @@ impl Fences {
         kernel: &mut Kernel,
         fatal: &mpsc::UnboundedSender<String>,
     ) -> Result<Answering, SupervisorError> {
-        let Plan { policy, store, .. } = plan;
+        let Plan { policy, store, privileged, .. } = plan;
         let (folder, id, level) = (self.cgroup.open()?, self.cgroup.id()?, self.cgroup.level());
         let session = kernel::SessionCgroup { fd: folder.as_fd(), id, level };
-        kernel.attach(&session, &devices(policy)?, &self.pins)?;
+        kernel.attach(&session, &devices(policy)?, &self.remains.pins)?;
         let lock = leftovers::lock(&door.session).map_err(doing("lock the session"))?;
         let group = Arc::new(Group::new().map_err(doing("make a fanotify group"))?);
-        let path = spec.variable("PATH").unwrap_or_default();
-        let path = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
         let baseline = watch::Sender::new(None);
         let common = Arc::new(Common {
             maps: kernel.maps(),
-            protected: Arc::new(ProtectedFiles::new(policy, path)),
+            protected: Arc::new(ProtectedFiles::new(policy, &path_of(spec))),
             admitted: Admitted::default(),
             hashes: Hashes::default(),
             user: door.account.identity.clone(),
-            harmless_groups: privilege::harmless_groups(),
+            harmless_groups: privileged.harmless_groups.clone(),
             baseline: baseline.subscribe(),
         });
         for group in &common.harmless_groups {
@@ -213,7 +220,7 @@ impl Fences {
         answering::start(answerer, fatal)?;
         let parts =
             replaced::Parts { common: Arc::clone(&common), group, prefix: self.cgroup.prefix().to_owned() };
-        let watched = watching::start(policy, path, parts, fatal.clone())?;
+        let watched = watching::start(policy, &privileged.files, parts, fatal.clone())?;
         // What is allowed can be let through once it is known what it is.
         let (known, rules) = (Arc::clone(&common), Arc::clone(policy));
         std::thread::spawn(move || known.protected.hash(&rules, &known.hashes));
@@ -249,8 +256,7 @@ pub(super) fn prepare(
         kernel.join().map_err(|_panicked| SupervisorError::Protocol("the loader of the guard"))??;
     let cgroup = Arc::new(SessionCgroup::create(&door.hierarchy, &door.session)?);
     let limit = TaskLimit::set(&cgroup, &door.session);
-    let pins = Path::new(kernel::pins::BASE).join(&door.session);
-    let mut fences = Fences { cgroup, limit, pins, remains: door.remains(), warden: None, lock: None };
+    let mut fences = Fences { cgroup, limit, remains: door.remains(), warden: None, lock: None };
     match build(options, door, spec, plan, kernel, &mut fences) {
         Ok(parts) => parts.with(fences),
         Err(error) => {
@@ -317,7 +323,7 @@ fn build(
     let (fatal_sender, fatal) = mpsc::unbounded_channel();
     let Answering { common, arrivals, baseline, ledger, watched } =
         fences.raise(options, door, spec, &plan, &mut kernel, &fatal_sender)?;
-    let Plan { policy, switches, seal, store } = plan;
+    let Plan { policy, switches, seal, store, .. } = plan;
     let (ledger, lines) = ledger;
     let (report_sender, reports) = mpsc::unbounded_channel();
     let (router, pump) = reports::router(kernel.take_reports()?, report_sender);

@@ -23,15 +23,15 @@ pub(super) struct Watched {
     pub news: mpsc::UnboundedReceiver<News>,
 }
 
-/// Protects everything that the policy lists, then starts the thread. The answering thread must be running.
+/// Protects everything that the policy lists, and the programs that give privilege, then starts the thread. The answering thread must be running.
 pub(super) fn start(
     policy: &Policy,
-    path_variable: &[u8],
+    privileged: &[PathBuf],
     parts: Parts,
     fatal: mpsc::UnboundedSender<String>,
 ) -> Result<Watched, GateError> {
     let (teller, news) = mpsc::unbounded_channel();
-    let watcher = Watcher::start(policy, path_variable, parts, teller.clone())?;
+    let watcher = Watcher::start(policy, privileged, parts, teller.clone())?;
     let watched = Watched { missing: watcher.missing(), unwatched: watcher.unwatched(), news };
     std::thread::spawn(move || {
         // What it takes to see a replacement is how long that stays unprotected.

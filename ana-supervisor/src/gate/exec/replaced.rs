@@ -113,14 +113,14 @@ impl Listed {
 }
 
 impl Watcher {
-    /// Protects everything that the policy lists. The answering thread must be running: from here on the kernel stops
+    /// Protects everything that the policy lists, and the programs that give privilege. The answering thread must be running: from here on the kernel stops
     /// whoever opens these files.
     ///
     /// # Errors
     /// A listed path leads to something that is no regular file, or that cannot be protected.
     pub fn start(
         policy: &Policy,
-        path_variable: &[u8],
+        privileged: &[PathBuf],
         parts: Parts,
         news: UnboundedSender<News>,
     ) -> Result<Self, GateError> {
@@ -138,11 +138,10 @@ impl Watcher {
             started: false,
         };
         watcher.follow_all(&HashMap::new())?;
-        let Common { user, harmless_groups, .. } = &*watcher.parts.common;
-        for path in privilege::find(path_variable, user, harmless_groups) {
+        for path in privileged {
             // What cannot be opened, or marked, is left to the guard: it kills.
             let role = Role { listed: Vec::new(), bendable: false, privileged: true, compiled: false };
-            watcher.protect_beside(&path, role).ok();
+            watcher.protect_beside(path, role).ok();
         }
         watcher.started = true;
         Ok(watcher)

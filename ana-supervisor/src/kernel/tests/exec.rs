@@ -3,15 +3,7 @@
 use std::fs;
 
 use super::super::{Armed, Kernel, KillReason, Report, STANDARD_DEVICES};
-use super::stage::{Guard, Stage, id, was_killed};
-
-fn assert_killed(guard: &mut Guard, expected: KillReason) {
-    match guard.next() {
-        Report::Killed { reason, still_alive, .. } => assert_eq!((reason, still_alive), (expected, false)),
-        other => panic!("{other:?}"),
-    }
-    guard.assert_silent();
-}
+use super::stage::{Stage, id, was_killed};
 
 #[test]
 fn outside_of_any_hold_a_protected_file_is_killed() {
@@ -46,13 +38,13 @@ fn outside_of_any_hold_a_protected_file_is_killed() {
             was_killed(stage.run(&stage.hold, &[link.to_str().unwrap()])),
             "by another name, deeper in the session"
         );
-        assert_killed(&mut guard, KillReason::NotHeld);
+        guard.assert_killed(KillReason::NotHeld);
         let (script, _) = stage.script("script", &format!("#!{path}\n"));
         assert!(
             was_killed(stage.run(&stage.session, &[script.to_str().unwrap()])),
             "as a script's interpreter"
         );
-        assert_killed(&mut guard, KillReason::NotHeld);
+        guard.assert_killed(KillReason::NotHeld);
 
         guard.maps.unprotect(file).unwrap();
         assert!(stage.run(&stage.session, &[path]).success(), "protected no more");
@@ -70,12 +62,12 @@ fn no_instruction_of_a_killed_image_runs_not_even_as_init() {
     let marker = stage.programs.join("ran");
     let (path, marker_path) = (program.to_str().unwrap(), marker.to_str().unwrap());
     assert!(was_killed(stage.run(&stage.session, &[path, marker_path])));
-    assert_killed(&mut guard, KillReason::NotHeld);
+    guard.assert_killed(KillReason::NotHeld);
     // Pid 1 of a pid namespace ignores what it has no handler for, but not this.
     assert!(
         !stage.run(&stage.session, &["/usr/bin/unshare", "--pid", "--fork", path, marker_path]).success()
     );
-    assert_killed(&mut guard, KillReason::NotHeld);
+    guard.assert_killed(KillReason::NotHeld);
     assert!(!marker.exists());
     assert!(guard.maps.health().unwrap().is_clean());
 }
@@ -113,10 +105,10 @@ fn an_armed_hold_lets_its_file_through_once() {
 
     assert!(guard.maps.arm(hold, Armed::executable(file)).is_err(), "armed still");
     assert!(was_killed(stage.run(&stage.hold, &[path])), "one arming, one exec");
-    assert_killed(&mut guard, KillReason::HoldUsed);
+    guard.assert_killed(KillReason::HoldUsed);
     guard.maps.disarm(hold).unwrap();
     assert!(was_killed(stage.run(&stage.hold, &[path])), "disarmed");
-    assert_killed(&mut guard, KillReason::NotHeld);
+    guard.assert_killed(KillReason::NotHeld);
     guard.maps.arm(hold, Armed::executable(file)).unwrap();
     assert!(stage.run(&stage.hold, &[path]).success(), "armed again");
     assert!(matches!(guard.next(), Report::ExecHeld { .. }));
@@ -134,7 +126,7 @@ fn a_held_image_that_execs_again_is_killed_whatever_it_runs() {
         stage.run(&stage.hold, &[program.to_str().unwrap(), "/usr/bin/touch", marker.to_str().unwrap()]);
     assert!(was_killed(status));
     assert!(matches!(guard.next(), Report::ExecHeld { .. }));
-    assert_killed(&mut guard, KillReason::HoldUsed);
+    guard.assert_killed(KillReason::HoldUsed);
     assert!(!marker.exists());
 }
 
@@ -145,7 +137,7 @@ fn another_file_than_the_held_one_is_killed() {
     let (_, file) = stage.program("true", "/bin/true");
     guard.maps.arm(id(&stage.hold), Armed::executable(file)).unwrap();
     assert!(was_killed(stage.run(&stage.hold, &["/bin/true"])), "not even protected, but not what was held");
-    assert_killed(&mut guard, KillReason::OtherFile);
+    guard.assert_killed(KillReason::OtherFile);
 }
 
 #[test]

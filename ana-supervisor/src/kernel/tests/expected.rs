@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use nix::unistd::Pid;
 
 use super::super::{Expected, FileKey, Kernel, KillReason, Report};
-use super::stage::{Guard, Stage, was_killed};
+use super::stage::{Stage, was_killed};
 
 /// The process's own environment block, and the arguments it is going to execute.
 pub(super) fn expected(file: FileKey, tgid: u32, arguments: &[&str]) -> Expected {
@@ -26,14 +26,6 @@ fn environment() -> Vec<u8> {
         std::process::Command::new("/bin/sh").args(["-c", shell]).output().unwrap().stdout
     };
     BLOCK.get_or_init(read).clone()
-}
-
-fn assert_killed(guard: &mut Guard, expected: KillReason) {
-    match guard.next() {
-        Report::Killed { reason, still_alive: false, .. } => assert_eq!(reason, expected),
-        other => panic!("{other:?}"),
-    }
-    guard.assert_silent();
 }
 
 #[test]
@@ -99,7 +91,7 @@ fn a_permission_of_another_life_of_the_pid_is_none() {
     earlier.started -= 1;
     guard.maps.expect(actor.tgid(), earlier).unwrap();
     assert!(was_killed(actor.go()));
-    assert_killed(&mut guard, KillReason::NotExpected);
+    guard.assert_killed(KillReason::NotExpected);
 }
 
 #[test]
@@ -121,7 +113,7 @@ fn the_longest_block_is_compared_to_its_last_byte() {
         guard.maps.expect(actor.tgid(), wanted).unwrap();
         assert_eq!(was_killed(actor.go()), killed, "{length} {change}");
         if killed {
-            assert_killed(&mut guard, KillReason::NotExpected);
+            guard.assert_killed(KillReason::NotExpected);
         }
     }
     guard.assert_silent();

@@ -2,21 +2,13 @@
 
 use super::super::{Armed, Kernel, KernelError, KillReason, Report};
 use super::expected::expected;
-use super::stage::{Guard, Stage, id, key, was_killed};
+use super::stage::{Stage, id, key, was_killed};
 
 fn assert_full<T: std::fmt::Debug>(result: Result<T, KernelError>, wanted: &str) {
     match result {
         Err(KernelError::Map { map, .. }) => assert_eq!(map, wanted),
         other => panic!("{wanted}: {other:?}"),
     }
-}
-
-fn assert_killed(guard: &mut Guard, expected: KillReason) {
-    match guard.next() {
-        Report::Killed { reason, still_alive: false, .. } => assert_eq!(reason, expected),
-        other => panic!("{other:?}"),
-    }
-    guard.assert_silent();
 }
 
 #[test]
@@ -33,12 +25,12 @@ fn what_finds_its_map_full_is_refused_and_the_rest_holds() {
     assert_full(maps.protect(other), "PROTECTED");
     maps.protect(file).expect("it is there already");
     assert!(was_killed(stage.run(&stage.session, &[path])), "protected still");
-    assert_killed(&mut guard, KillReason::NotHeld);
+    guard.assert_killed(KillReason::NotHeld);
 
     maps.arm(id(&stage.hold), Armed::executable(file)).unwrap();
     assert_full(maps.arm(id(&stage.session), Armed::executable(file)), "HOLDS");
     assert!(was_killed(stage.run(&stage.session, &[path])), "not armed");
-    assert_killed(&mut guard, KillReason::NotHeld);
+    guard.assert_killed(KillReason::NotHeld);
     assert!(stage.run(&stage.hold, &[path]).success(), "armed still");
     assert!(matches!(guard.next(), Report::ExecHeld { .. }));
     maps.disarm(id(&stage.hold)).unwrap();
@@ -52,7 +44,7 @@ fn what_finds_its_map_full_is_refused_and_the_rest_holds() {
     maps.privileged(one).unwrap();
     assert_full(maps.privileged(two), "PRIVILEGED");
     assert!(was_killed(second.go()), "not let through");
-    assert_killed(&mut guard, KillReason::NotHeld);
+    guard.assert_killed(KillReason::NotHeld);
     assert!(first.go().success(), "let through still");
     assert!(matches!(guard.next(), Report::Exited { tgid, status: 0, .. } if tgid == one));
 
@@ -61,7 +53,7 @@ fn what_finds_its_map_full_is_refused_and_the_rest_holds() {
     assert_full(maps.place(folder, b"another"), "PLACES");
     let (listed, _) = stage.program("listed", "/bin/true");
     assert!(was_killed(stage.run(&stage.session, &[listed.to_str().unwrap()])));
-    assert_killed(&mut guard, KillReason::Unmarked);
+    guard.assert_killed(KillReason::Unmarked);
     maps.harmless_group(42).unwrap();
     assert_full(maps.harmless_group(43), "HARMLESS_GROUPS");
     // To be refused is no loss: who asked has been told.
@@ -80,7 +72,7 @@ fn an_exec_of_a_hold_that_cannot_be_counted_is_killed() {
     assert!(stage.run(&stage.hold, &[path]).success());
     assert!(matches!(guard.next(), Report::ExecHeld { .. }));
     assert!(was_killed(stage.run(&stage.session, &[path])), "the other hold's exec fills the map");
-    assert_killed(&mut guard, KillReason::HoldUsed);
+    guard.assert_killed(KillReason::HoldUsed);
     guard.maps.disarm(id(&stage.hold)).unwrap();
     assert!(stage.run(&stage.session, &[path]).success(), "there is room again");
 }

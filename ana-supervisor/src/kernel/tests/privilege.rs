@@ -5,19 +5,11 @@ use std::{
     os::unix::fs::{PermissionsExt, chown},
 };
 
-use super::super::{Kernel, KillReason, Report};
-use super::stage::{Guard, Stage, key, was_killed};
+use super::super::{Kernel, KillReason};
+use super::stage::{Stage, key, was_killed};
 
 /// nobody's.
 const UID: &str = "--reuid=65534";
-
-fn assert_killed(guard: &mut Guard, expected: KillReason) {
-    match guard.next() {
-        Report::Killed { reason, still_alive: false, .. } => assert_eq!(reason, expected),
-        other => panic!("{other:?}"),
-    }
-    guard.assert_silent();
-}
 
 fn as_nobody<'a>(command: &[&'a str]) -> Vec<&'a str> {
     let mut all = vec!["/usr/bin/setpriv", UID, "--regid=65534", "--clear-groups"];
@@ -46,7 +38,7 @@ fn an_exec_that_gains_privilege_runs_only_in_a_hold() {
 
     for program in [&setuid, &setgid, &capable] {
         assert!(was_killed(stage.run(&stage.session, &as_nobody(&[program]))), "{program}");
-        assert_killed(&mut guard, KillReason::Privilege);
+        guard.assert_killed(KillReason::Privilege);
         // Nothing is gained by root, or where nothing can be gained.
         assert!(stage.run(&stage.session, &[program]).success());
         assert!(
@@ -56,7 +48,7 @@ fn an_exec_that_gains_privilege_runs_only_in_a_hold() {
     guard.maps.harmless_group(42).unwrap();
     assert!(stage.run(&stage.session, &as_nobody(&[&setgid])).success());
     assert!(was_killed(stage.run(&stage.session, &as_nobody(&[&setuid]))));
-    assert_killed(&mut guard, KillReason::Privilege);
+    guard.assert_killed(KillReason::Privilege);
     // Privilege in a user namespace of one's own reaches nothing.
     assert!(
         stage
@@ -82,7 +74,7 @@ fn what_an_approved_process_does_is_no_gain_any_more() {
     // Forgotten with the process.
     assert!(!guard.maps.is_privileged(tgid));
     assert!(was_killed(stage.run(&stage.session, &as_nobody(&[setuid]))));
-    assert_killed(&mut guard, KillReason::Privilege);
+    guard.assert_killed(KillReason::Privilege);
 }
 
 #[test]
@@ -94,11 +86,11 @@ fn a_file_that_was_just_put_into_a_listed_place_does_not_run() {
     guard.maps.place(folder, b"deploy").unwrap();
     let path = program.to_str().unwrap();
     assert!(was_killed(stage.run(&stage.session, &[path])));
-    assert_killed(&mut guard, KillReason::Unmarked);
+    guard.assert_killed(KillReason::Unmarked);
     let link = stage.programs.join("link");
     std::os::unix::fs::symlink(&program, &link).unwrap();
     assert!(was_killed(stage.run(&stage.session, &[link.to_str().unwrap()])), "the place is the file's own");
-    assert_killed(&mut guard, KillReason::Unmarked);
+    guard.assert_killed(KillReason::Unmarked);
     let (elsewhere, _) = stage.program("deploy2", "/bin/true");
     assert!(stage.run(&stage.session, &[elsewhere.to_str().unwrap()]).success());
     let above = stage.session.parent().unwrap();
@@ -106,5 +98,5 @@ fn a_file_that_was_just_put_into_a_listed_place_does_not_run() {
     // Protected, it is judged as such.
     guard.maps.protect(file).unwrap();
     assert!(was_killed(stage.run(&stage.session, &[path])));
-    assert_killed(&mut guard, KillReason::NotHeld);
+    guard.assert_killed(KillReason::NotHeld);
 }

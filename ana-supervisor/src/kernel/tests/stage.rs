@@ -17,7 +17,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::super::{DeviceRule, FileKey, Kernel, Maps, Report, Reports, STANDARD_DEVICES, SessionCgroup};
+use super::super::{
+    DeviceRule, FileKey, Kernel, KillReason, Maps, Report, Reports, STANDARD_DEVICES, SessionCgroup,
+};
 use super::super::{identity, pins};
 
 /// Nothing here takes that long; a test that waits longer has failed.
@@ -162,6 +164,16 @@ impl Guard {
     pub(super) fn next(&mut self) -> Report {
         let next = async { tokio::time::timeout(PATIENCE, self.reports.next()).await };
         self.runtime.block_on(next).expect("no report came").unwrap()
+    }
+
+    /// The guard has killed one, for this reason, and nothing else was reported.
+    #[track_caller]
+    pub(super) fn assert_killed(&mut self, expected: KillReason) {
+        match self.next() {
+            Report::Killed { reason, still_alive: false, .. } => assert_eq!(reason, expected),
+            other => panic!("{other:?}"),
+        }
+        self.assert_silent();
     }
 
     /// Nothing more was reported. Reports are in the ring before the process goes on, so no waiting is needed.
