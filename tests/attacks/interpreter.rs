@@ -3,6 +3,8 @@
 //! word stays). In rounds the word is `attack` when the kernel reads it, and `status` right after.
 #![allow(unsafe_code, reason = "clone with shared memory and execve on changing bytes are the attack")]
 
+mod sharing;
+
 use std::{
     ffi::{CStr, CString},
     fs,
@@ -13,10 +15,7 @@ use std::{
 };
 
 use ana_tests::attempt::{argument, c_environment, run, say, tell_io};
-use nix::{
-    sys::wait::{WaitStatus, waitpid},
-    unistd::Pid,
-};
+use nix::sys::wait::{WaitStatus, waitpid};
 
 const STATUS: u64 = u64::from_ne_bytes(*b"status\0\0");
 const ATTACK: u64 = u64::from_ne_bytes(*b"attack\0\0");
@@ -88,22 +87,14 @@ fn elf(interpreter: &[u8]) -> Vec<u8> {
 
 fn once(call: &Call, stack: &mut [u64], later: u32) -> Option<WaitStatus> {
     WORD.store(ATTACK, Ordering::SeqCst);
-    let top = stack.as_mut_ptr_range().end;
     // SAFETY: the child runs on the upper end of `stack`, which outlives it (it is waited for below), touches nothing
     // but `call`, and ends in execve or _exit.
-    let child = unsafe {
-        libc::clone(
-            execute,
-            top.cast(),
-            libc::CLONE_VM | libc::SIGCHLD,
-            ptr::from_ref(call).cast_mut().cast(),
-        )
-    };
+    let child = unsafe { sharing::start(execute, call, stack, 0) };
     for _ in 0..later {
         std::hint::spin_loop();
     }
     WORD.store(STATUS, Ordering::SeqCst);
-    waitpid((child > 0).then(|| Pid::from_raw(child))?, None).ok()
+    waitpid(child?, None).ok()
 }
 
 extern "C" fn execute(call: *mut libc::c_void) -> libc::c_int {

@@ -6,6 +6,8 @@
 //! `variable` changes the bytes of a variable that names the library, `block` the pointer to it.
 #![allow(unsafe_code, reason = "clone with shared memory and execve on changing bytes are the attack")]
 
+mod sharing;
+
 use std::{
     ffi::CString,
     ptr,
@@ -14,10 +16,7 @@ use std::{
 };
 
 use ana_tests::attempt::{argument, c_environment, say, tell_io};
-use nix::{
-    sys::wait::{WaitStatus, waitpid},
-    unistd::Pid,
-};
+use nix::sys::wait::{WaitStatus, waitpid};
 
 const BENIGN: u64 = u64::from_ne_bytes(*b"benign\0\0");
 const DEPLOY: u64 = u64::from_ne_bytes(*b"deploy\0\0");
@@ -117,23 +116,15 @@ fn round(kind: &str, call: &Call, stack: &mut [u64], later: Duration) -> Option<
     call.path.store(DEPLOY, Ordering::SeqCst);
     call.argv[1].store(call.word.as_ptr().cast(), Ordering::SeqCst);
     put(kind, call, false);
-    let top = stack.as_mut_ptr_range().end;
     // SAFETY: the child runs on the upper end of `stack`, which outlives it (it is waited for below), touches nothing
     // but `call`, and ends in execve or _exit.
-    let child = unsafe {
-        libc::clone(
-            execute,
-            top.cast(),
-            libc::CLONE_VM | libc::SIGCHLD,
-            ptr::from_ref(call).cast_mut().cast(),
-        )
-    };
+    let child = unsafe { sharing::start(execute, call, stack, 0) };
     let begin = Instant::now();
     while begin.elapsed() < later {
         std::hint::spin_loop();
     }
     put(kind, call, true);
-    waitpid((child > 0).then(|| Pid::from_raw(child))?, None).ok()
+    waitpid(child?, None).ok()
 }
 
 extern "C" fn execute(call: *mut libc::c_void) -> libc::c_int {

@@ -3,16 +3,15 @@
 //! Arguments: the folder of `benign` and `deploy`, the number of rounds.
 #![allow(unsafe_code, reason = "clone with shared memory and execve on changing bytes are the attack")]
 
+mod sharing;
+
 use std::{
     ptr,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use ana_tests::attempt::{argument, c_environment, say};
-use nix::{
-    sys::wait::{WaitPidFlag, WaitStatus, waitpid},
-    unistd::Pid,
-};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 /// The bytes that flip, eight at a time so that no mixture is ever read.
 const BENIGN: u64 = u64::from_ne_bytes(*b"benign\0\0");
@@ -75,18 +74,10 @@ fn flip() {
 fn round(call: &Call, stack: &mut [u64]) -> Option<WaitStatus> {
     PATH.store(BENIGN, Ordering::Relaxed);
     ARGUMENT.store(STATUS, Ordering::Relaxed);
-    let top = stack.as_mut_ptr_range().end;
     // SAFETY: the child runs on the upper end of `stack`, which outlives it (it is waited for below), touches
     // nothing but `call`, and ends in execve or _exit.
-    let child = unsafe {
-        libc::clone(
-            execute,
-            top.cast(),
-            libc::CLONE_VM | libc::SIGCHLD,
-            ptr::from_ref(call).cast_mut().cast(),
-        )
-    };
-    waitpid((child > 0).then(|| Pid::from_raw(child))?, Some(WaitPidFlag::empty())).ok()
+    let child = unsafe { sharing::start(execute, call, stack, 0) };
+    waitpid(child?, Some(WaitPidFlag::empty())).ok()
 }
 
 extern "C" fn execute(call: *mut libc::c_void) -> libc::c_int {

@@ -3,6 +3,8 @@
 //! the number of rounds.
 #![allow(unsafe_code, reason = "clone with shared memory and execve on changing bytes are the attack")]
 
+mod sharing;
+
 use std::{
     ptr,
     sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering},
@@ -75,18 +77,10 @@ fn meddle() {
 }
 
 fn round(call: &Call, stack: &mut [u64]) -> Option<WaitStatus> {
-    let top = stack.as_mut_ptr_range().end;
     // SAFETY: the child runs on the upper end of `stack`, which outlives it (vfork keeps us here until it is
     // gone from this memory), touches nothing but `call` and CHILD, and ends in execve or _exit.
-    let child = unsafe {
-        libc::clone(
-            execute,
-            top.cast(),
-            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
-            ptr::from_ref(call).cast_mut().cast(),
-        )
-    };
-    let ended = waitpid((child > 0).then(|| Pid::from_raw(child))?, None).ok();
+    let child = unsafe { sharing::start(execute, call, stack, libc::CLONE_VFORK) };
+    let ended = waitpid(child?, None).ok();
     CHILD.store(0, Ordering::Relaxed);
     ended
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ana_tests::{Ground, Session, fuse::Stalling, wait};
+use ana_tests::{Ground, Session, fuse::Stalling, machine::path_str, wait};
 
 fn judged(ground: &Ground) {
     ground.policy(
@@ -15,9 +15,31 @@ fn judged(ground: &Ground) {
     );
 }
 
-fn stall(ground: &Ground, how: &str, stalling: &Stalling) -> Session {
+fn attack(ground: &Ground, how: &str, stalling: &Stalling) -> Vec<OsString> {
     let arguments: [OsString; 3] = [how.into(), ground.deploy().into(), stalling.folder.clone().into()];
-    let session = ground.start(&ground.attack("stall", &arguments));
+    ground.attack("stall", &arguments)
+}
+
+/// The attack, for a shell that goes on.
+fn in_background(ground: &Ground, how: &str, stalling: &Stalling) -> String {
+    let words = attack(ground, how, stalling).into_iter().map(|word| word.into_string().expect("UTF-8"));
+    format!("{} &", words.collect::<Vec<_>>().join(" "))
+}
+
+/// A shell in a session that has run `deploy status` once, so that the next ones are let through.
+fn quick(name: &str) -> (Ground, Stalling, Session) {
+    let ground = Ground::new(name);
+    let rule = ground.rule("allow = [[\"status\", \"**\"]]\notherwise = \"deny\"");
+    ground.policy(&(ground.head() + &rule));
+    let stalling = Stalling::mount(&ground);
+    let mut session = ground.launch(&["/bin/sh"]).start_listening();
+    session.say(&format!("{} status first", path_str(&ground.deploy())));
+    session.until_stdout("ran status first");
+    (ground, stalling, session)
+}
+
+fn stall(ground: &Ground, how: &str, stalling: &Stalling) -> Session {
+    let session = ground.start(&attack(ground, how, stalling));
     session.until_stdout("begun");
     wait::until("somebody waits for the file system", || (stalling.waiting() > 0).then_some(()));
     session
@@ -100,21 +122,11 @@ fn a_stderr_that_stalls() {
 #[test]
 #[ignore = "open: after the file system answers, one of the ten does not always end within 60 s (2 of 3 runs)"]
 fn ten_arguments_that_stall() {
-    let ground = Ground::new("stall-ten");
-    let rule = ground.rule("allow = [[\"status\", \"**\"]]\notherwise = \"deny\"");
-    ground.policy(&(ground.head() + &rule));
-    let stalling = Stalling::mount(&ground);
-    let mut session = ground.launch(&["/bin/sh"]).start_listening();
-    let deploy = ana_tests::machine::path_str(&ground.deploy()).to_owned();
-    session.say(&format!("{deploy} status first"));
-    session.until_stdout("ran status first");
+    let (ground, stalling, mut session) = quick("stall-ten");
+    let deploy = path_str(&ground.deploy()).to_owned();
     for how in ["argv", "envp"] {
-        let arguments: [OsString; 3] = [how.into(), ground.deploy().into(), stalling.folder.clone().into()];
-        let attack: Vec<_> =
-            ground.attack("stall", &arguments).into_iter().map(|w| w.into_string()).collect();
-        let attack: Vec<String> = attack.into_iter().map(|word| word.expect("UTF-8")).collect();
         for _ in 0..5 {
-            session.say(&format!("{} &", attack.join(" ")));
+            session.say(&in_background(&ground, how, &stalling));
         }
     }
     wait::until("all have begun", || (session.stdout().matches("begun").count() == 10).then_some(()));
@@ -154,18 +166,9 @@ fn ten_arguments_that_stall() {
 /// descriptors, so that the fanotify group goes with the rest of the supervisor, and nobody waits for an answer.
 #[test]
 fn a_supervisor_that_dies_while_it_looks() {
-    let ground = Ground::new("stall-look");
-    let rule = ground.rule("allow = [[\"status\", \"**\"]]\notherwise = \"deny\"");
-    ground.policy(&(ground.head() + &rule));
-    let stalling = Stalling::mount(&ground);
-    let mut session = ground.launch(&["/bin/sh"]).start_listening();
-    let deploy = ana_tests::machine::path_str(&ground.deploy()).to_owned();
-    session.say(&format!("{deploy} status first"));
-    session.until_stdout("ran status first");
-    let arguments: [OsString; 3] = ["argv".into(), ground.deploy().into(), stalling.folder.clone().into()];
-    let attack: Vec<_> = ground.attack("stall", &arguments).into_iter().map(|w| w.into_string()).collect();
-    let attack: Vec<String> = attack.into_iter().map(|word| word.expect("UTF-8")).collect();
-    session.say(&format!("{} &", attack.join(" ")));
+    let (ground, stalling, mut session) = quick("stall-look");
+    let deploy = path_str(&ground.deploy()).to_owned();
+    session.say(&in_background(&ground, "argv", &stalling));
     wait::until("somebody waits for the file system", || (stalling.waiting() > 0).then_some(()));
     ana_tests::processes::end(session.supervisor());
     // A shell in between: whoever starts a program waits for its exec.

@@ -68,6 +68,25 @@ fn is_held(ground: &Ground, session: &mut Session, command: &str, file: u64) {
     assert!(session.stdout().ends_with("ended: 137\n"), "{}", session.stdout());
 }
 
+/// The session ends, and nothing protected ran in it.
+#[track_caller]
+fn ends_unrun(ground: &Ground, mut session: Session) {
+    session.hush();
+    session.finish();
+    ground.assert_never_ran();
+    ground.verify();
+}
+
+/// A listed script of the agent's own, which calls `benign honest`, and another one, which calls `benign evil`.
+fn scripts(name: &str) -> (Ground, PathBuf, PathBuf) {
+    let ground = Ground::new(name);
+    let text = |word: &str| format!("#!/bin/sh\n{} {word}\n", ground.benign().display());
+    let listed = ground.write_home("bin/release.sh", 0o755, &text("honest"));
+    let own = ground.write_home("own.sh", 0o755, &text("evil"));
+    ground.policy(&(ground.head() + &format!("[[exec]]\nname = \"release\"\nfile = [{listed:?}]\n")));
+    (ground, listed, own)
+}
+
 /// Another program with the same work, ready to be moved.
 fn fresh(ground: &Ground) -> PathBuf {
     ground.install("marker", "fresh")
@@ -124,10 +143,7 @@ fn a_file_that_appears_at_a_listed_path_is_held() {
     fs::set_permissions(&below, fs::Permissions::from_mode(0o755)).expect("mode");
     news(&ground, "appeared", &below, inode(&below));
     is_held(&ground, &mut session, path_str(&below), inode(&below));
-    session.hush();
-    session.finish();
-    ground.assert_never_ran();
-    ground.verify();
+    ends_unrun(&ground, session);
 }
 
 /// A package with one program, installed into a root folder of its own by the real dpkg.
@@ -176,10 +192,7 @@ fn an_upgraded_package_is_held() {
     assert_ne!(detail["by"]["in_session"], true, "{detail:#}");
     is_held(&ground, &mut session, path_str(&program), new);
     is_held(&ground, &mut session, path_str(&kept), old);
-    session.hush();
-    session.finish();
-    ground.assert_never_ran();
-    ground.verify();
+    ends_unrun(&ground, session);
 }
 
 #[test]
@@ -207,10 +220,7 @@ fn a_folder_renamed_into_the_place_of_another_is_held() {
     let newest = inode(&listed);
     news(&ground, "replaced", &listed, newest);
     is_held(&ground, &mut session, path_str(&listed), newest);
-    session.hush();
-    session.finish();
-    ground.assert_never_ran();
-    ground.verify();
+    ends_unrun(&ground, session);
 }
 
 /// No folder tells of a mount.
@@ -236,10 +246,7 @@ fn what_is_mounted_over_a_folder_is_held() {
     let question = ground.question_of(&mut session);
     ground.deny(&question.id, "the test denies it");
     session.until_stdout("ended: 137");
-    session.hush();
-    session.finish();
-    ground.assert_never_ran();
-    ground.verify();
+    ends_unrun(&ground, session);
 }
 
 /// As update-alternatives(1) does it: a new link is renamed over the old one.
@@ -268,20 +275,13 @@ fn what_a_retargeted_link_leads_to_is_held() {
     let newest = inode(&listed);
     news(&ground, "replaced", &listed, newest);
     is_held(&ground, &mut session, path_str(&listed), newest);
-    session.hush();
-    session.finish();
-    ground.assert_never_ran();
-    ground.verify();
+    ends_unrun(&ground, session);
 }
 
 #[test]
 fn a_script_that_the_agent_puts_over_a_listed_one_is_held() {
-    let ground = Ground::new("own-script");
-    let text = |word: &str| format!("#!/bin/sh\n{} {word}\n", ground.benign().display());
-    let listed = ground.write_home("bin/release.sh", 0o755, &text("honest"));
-    let own = ground.write_home("own.sh", 0o755, &text("evil"));
+    let (ground, listed, own) = scripts("own-script");
     let new = inode(&own);
-    ground.policy(&(ground.head() + &format!("[[exec]]\nname = \"release\"\nfile = [{listed:?}]\n")));
     let mut session = shell(&ground);
 
     session.say(&format!("mv {} {}", own.display(), listed.display()));
@@ -406,21 +406,14 @@ fn a_link_of_the_agents_does_not_change_which_rule_judges() {
     let question = is_asked(&ground, &mut session, path_str(&own), inode(&ground.deploy()));
     assert_eq!(question.operation["rule"], "deploy");
     ground.deny(&question.id, "the test denies it");
-    session.hush();
-    session.finish();
-    ground.assert_never_ran();
-    ground.verify();
+    ends_unrun(&ground, session);
 }
 
 /// A hundred thousand files in the same folder, made by four processes while the listed file is replaced.
 #[test]
 fn a_flood_of_files_hides_no_replacement() {
-    let ground = Ground::new("flood-of-files");
-    let text = |word: &str| format!("#!/bin/sh\n{} {word}\n", ground.benign().display());
-    let listed = ground.write_home("bin/release.sh", 0o755, &text("honest"));
-    let own = ground.write_home("own.sh", 0o755, &text("evil"));
+    let (ground, listed, own) = scripts("flood-of-files");
     let new = inode(&own);
-    ground.policy(&(ground.head() + &format!("[[exec]]\nname = \"release\"\nfile = [{listed:?}]\n")));
     let mut session = shell(&ground);
     let bin = ground.home().join("bin");
     session.say(&format!("cd {}", bin.display()));
