@@ -8,7 +8,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::Path,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -32,7 +32,9 @@ use crate::{
 };
 
 /// How long the other threads of a process may take to stop.
-const ALONE_LIMIT: Duration = Duration::from_secs(2);
+const ALONE_LIMIT: Duration = Duration::from_secs(5);
+/// How long to wait before a process is looked at again: from the first time on, twice as long each time.
+const LOOK_AGAIN: [Duration; 2] = [Duration::from_micros(100), Duration::from_millis(10)];
 
 impl ExecGate {
     /// Handles an exec's first event.
@@ -140,7 +142,7 @@ impl ExecGate {
         object: &Protected,
     ) -> Result<(Unblocked, ArmedHold, Option<Credentials>), GateError> {
         let mut hold = ArmedHold::capture(self, blocked.pid, Arc::clone(&blocked.process))?;
-        wait_until_alone(blocked.pid)?;
+        self.wait_until_alone(blocked.pid)?;
         if let Some(exec) = self.in_flight().get_mut(&blocked.pid) {
             exec.alone = true;
         }
@@ -151,6 +153,27 @@ impl ExecGate {
         let before = object.privileged.then(|| Credentials::of(blocked.pid)).transpose()?;
         self.common.admitted.owe(blocked.pid, &blocked.process, stat);
         Ok((blocked.allow()?, hold, before))
+    }
+
+    /// Waits, briefly, until every thread of the process but the one that executes has been stopped by the freezer. A
+    /// process with one thread is so at once, unless an answer to another process has just woken it (all that wait for
+    /// an answer are woken). There is no event to wait for: a thread that is still in the kernel is looked at again; one
+    /// process at a time, lest those that look keep those that are to stop from the processor.
+    fn wait_until_alone(&self, pid: Pid) -> Result<(), GateError> {
+        let end = Instant::now() + ALONE_LIMIT;
+        let [mut pause, longest] = LOOK_AGAIN;
+        loop {
+            let look = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+            if admitted::alone(pid)? {
+                return Ok(());
+            }
+            drop(look);
+            if Instant::now() >= end {
+                return Err(GateError::Concurrent);
+            }
+            std::thread::sleep(pause);
+            pause = longest.min(pause * 2);
+        }
     }
 
     /// Waits until the process has stopped. True: it is at the first instruction of the new image. False: the exec failed.
@@ -233,19 +256,6 @@ impl ExecGate {
             standstill: None,
         }
     }
-}
-
-/// Waits, briefly, until every thread of the process but the one that executes has been stopped by the freezer. A process
-/// with one thread is so at once. There is no event to wait for: a thread that is still in the kernel is looked at again.
-fn wait_until_alone(pid: Pid) -> Result<(), GateError> {
-    let end = Instant::now() + ALONE_LIMIT;
-    while !admitted::alone(pid)? {
-        if Instant::now() >= end {
-            return Err(GateError::Concurrent);
-        }
-        std::thread::sleep(Duration::from_micros(100));
-    }
-    Ok(())
 }
 
 impl Read {

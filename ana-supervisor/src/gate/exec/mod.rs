@@ -134,6 +134,8 @@ pub struct ExecGate {
     lookups: Lookups,
     pub teller: Teller,
     in_flight: Mutex<HashMap<Pid, OnItsWay>>,
+    /// Taken by whoever looks whether a process has stopped.
+    looks: Mutex<()>,
     exclusive: Exclusive,
 }
 
@@ -146,6 +148,7 @@ impl ExecGate {
             cgroup,
             router,
             in_flight: Mutex::default(),
+            looks: Mutex::default(),
             exclusive: Exclusive::default(),
         }
     }
