@@ -11,6 +11,8 @@ use std::{
 
 use nix::{
     fcntl::{Flock, FlockArg},
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
     unistd::{Gid, Uid, User},
 };
 
@@ -41,6 +43,16 @@ impl Machine {
         assert!(path.exists(), "{} is not built: run cargo xtask test", path.display());
         path
     }
+}
+
+/// From here on, what this thread starts has a bpffs of its own: what is left of its sessions is not cleaned away by the
+/// starts of other tests. (Not for longer than a minute: then they find the cgroups.)
+pub fn away_from_other_starts() {
+    unshare(CloneFlags::CLONE_NEWNS).expect("root may have mounts of its own");
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("root may keep its mounts");
+    mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), Some("mode=700"))
+        .expect("root may mount bpffs");
 }
 
 /// The machine, made ready by whoever asks first.

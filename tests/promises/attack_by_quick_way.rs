@@ -71,8 +71,18 @@ fn a_call_that_changes_without_ana() {
     }
 }
 
+/// How often the whole attack is made, until the race has come in between at least once.
+const ATTEMPTS: usize = 5;
+
 #[track_caller]
 fn is_lost(kind: &str, rounds: u32) {
+    let came_between = (0..ATTEMPTS).any(|_| lost_races(kind, rounds) > 0);
+    assert!(came_between, "{kind} never came in between");
+}
+
+/// Makes the attack; gives how often the race came between the look and the copy, and was ended by the guard.
+#[track_caller]
+fn lost_races(kind: &str, rounds: u32) -> usize {
     let ground = Ground::new("quick-race");
     judged(&ground);
     let command = in_session(&ground, &race(&ground, kind, rounds, &library(&ground)));
@@ -88,11 +98,10 @@ fn is_lost(kind: &str, rounds: u32) {
     let ran = ground.markers().len();
     let line = told.lines().find(|line| line.starts_with("rounds ")).unwrap_or_default();
     println!("{kind}: {line}; not as let through {different}, of {} killed; held {held}", killed.len());
-    // The race has come between the look and the copy, and the guard has ended it.
-    assert!(different > 0 || kind == "path", "{kind} never came in between: {killed:?}");
     assert!(ran > held || kind == "path", "{kind}: nothing was quick");
     ground.assert_every_run_was_decided();
     ground.verify();
+    different
 }
 
 #[test]
@@ -113,7 +122,7 @@ fn an_argument_that_goes_away() {
 /// Denied arguments, and a path that becomes the protected program's: it is judged with what it is by then.
 #[test]
 fn a_path_that_changes() {
-    is_lost("path", rounds(1000));
+    lost_races("path", rounds(1000));
 }
 
 #[test]

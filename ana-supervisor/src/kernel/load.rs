@@ -1,6 +1,7 @@
 //! From the embedded object to programs that guard one session.
 
 use std::{
+    fs::File,
     os::fd::{AsFd, BorrowedFd},
     path::Path,
 };
@@ -11,6 +12,7 @@ use aya::{
     maps::{Array, HashMap, MapData, RingBuf},
     programs::{BtfTracePoint, CgroupDevice, links::FdLink},
 };
+use nix::fcntl::Flock;
 
 use super::{
     KernelError, Maps, Reports,
@@ -157,7 +159,8 @@ impl Kernel {
     }
 
     /// Guards `session` from now on: device list, exit reports, exec guard. Every link is pinned in the new directory
-    /// `pins` (0700, on bpffs, which is mounted when it is not), so that the guard outlives this process.
+    /// `pins` (0700, on bpffs, which is mounted when it is not), so that the guard outlives this process. Gives the lock of
+    /// that directory: see [`pins::is_kept`].
     ///
     /// # Errors
     /// Nothing stays attached then.
@@ -166,7 +169,7 @@ impl Kernel {
         session: &SessionCgroup<'_>,
         devices: &[DeviceRule],
         pins: &Path,
-    ) -> Result<(), KernelError> {
+    ) -> Result<Flock<File>, KernelError> {
         self.session_level
             .set(0, session.level, 0)
             .map_err(|source| KernelError::Map { map: "SESSION_LEVEL", source })?;
@@ -179,12 +182,16 @@ impl Kernel {
                 .insert(key, rule.access, 0)
                 .map_err(|source| KernelError::Map { map: "DEVICES", source })?;
         }
-        pins::create(pins)?;
-        self.attach_pinned(session, pins).inspect_err(|_| {
-            if let Err(error) = pins::unpin(pins) {
-                tracing::error!(%error, pins = %pins.display(), "cannot undo a failed attach");
+        let lock = pins::create(pins)?;
+        match self.attach_pinned(session, pins) {
+            Ok(()) => Ok(lock),
+            Err(error) => {
+                if let Err(error) = pins::unpin(pins) {
+                    tracing::error!(%error, pins = %pins.display(), "cannot undo a failed attach");
+                }
+                Err(error)
             }
-        })
+        }
     }
 
     /// Reports of the programs. Only once, and only inside a tokio runtime.

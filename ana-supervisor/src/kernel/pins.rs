@@ -1,12 +1,14 @@
 //! Links that outlive this process: a directory on bpffs for each session.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     os::{fd::AsFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
 };
 
 use nix::{
+    fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
     sys::statfs::{FsType, statfs},
 };
@@ -79,8 +81,9 @@ pub fn mount_if_needed() -> Result<(), PinsError> {
     Ok(())
 }
 
-/// Makes a session's directory, and those above it (0700). It must not exist: two sessions never share one.
-pub(super) fn create(dir: &Path) -> Result<(), PinsError> {
+/// Makes a session's directory, and those above it (0700), and locks it. It must not exist: two sessions never share one.
+/// Whoever holds the lock of [`starts`] sees no directory whose lock has still to be taken.
+pub(super) fn create(dir: &Path) -> Result<Flock<File>, PinsError> {
     if dir.starts_with(BPFFS) {
         mount_if_needed()?;
     }
@@ -94,7 +97,37 @@ pub(super) fn create(dir: &Path) -> Result<(), PinsError> {
     if !on_bpffs(parent) {
         return Err(PinsError::NotBpffs(dir.to_owned()));
     }
-    fs::DirBuilder::new().mode(0o700).create(dir).map_err(|source| failed(dir, source))
+    let _starts = lock(parent, FlockArg::LockExclusive).map_err(|source| failed(parent, source))?;
+    fs::DirBuilder::new().mode(0o700).create(dir).map_err(|source| failed(dir, source))?;
+    lock(dir, FlockArg::LockExclusive).map_err(|source| {
+        fs::remove_dir(dir).ok();
+        failed(dir, source)
+    })
+}
+
+/// Keeps every session from starting, as long as the value lives.
+///
+/// # Errors
+/// There is no directory of sessions, or it cannot be locked.
+pub fn starts(base: &Path) -> io::Result<Flock<File>> {
+    lock(base, FlockArg::LockShared)
+}
+
+/// Whether somebody keeps the session of this directory: its supervisor or its warden. The kernel releases the lock when
+/// both are gone; only root can take it.
+///
+/// # Errors
+/// There is no such directory.
+pub fn is_kept(dir: &Path) -> io::Result<bool> {
+    match lock(dir, FlockArg::LockSharedNonblock) {
+        Ok(_released_at_once) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+fn lock(dir: &Path, how: FlockArg) -> io::Result<Flock<File>> {
+    Flock::lock(File::open(dir)?, how).map_err(|(_, errno)| errno.into())
 }
 
 pub(super) fn pin(link: &impl AsFd, path: &Path) -> Result<(), PinsError> {

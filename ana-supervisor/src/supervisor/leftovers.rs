@@ -1,8 +1,6 @@
 //! What a crashed session left behind: its processes, its cgroups, its pinned links. First kill, then unpin.
 
-use std::{fs, io, path::Path, time::Duration};
-
-use nix::fcntl::{Flock, FlockArg};
+use std::{fs, path::Path, time::Duration};
 
 use super::door::HIDDEN;
 use crate::{
@@ -14,25 +12,19 @@ use crate::{
 /// A cgroup without pins may belong to a session that is just starting.
 const STARTING: Duration = Duration::from_secs(60);
 
-/// The lock of a living session: held by its supervisor and its warden, released by the kernel when both are gone. It
-/// lies on the folder of the pins, which only root can open.
-pub fn lock(session: &str) -> io::Result<Flock<fs::File>> {
-    let folder = fs::File::open(Path::new(pins::BASE).join(session))?;
-    Flock::lock(folder, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno.into())
-}
-
 /// Whether a supervisor or a warden keeps this session.
 pub(super) fn is_live(session: &str) -> bool {
-    match lock(session) {
-        Ok(_released_at_once) => false,
-        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-    }
+    pins::is_kept(&Path::new(pins::BASE).join(session)).unwrap_or(false)
 }
 
 /// The ids of the sessions that nobody keeps any more.
 pub fn remains(hierarchy: &Hierarchy) -> Vec<String> {
-    let mut found = pins::leftovers(Path::new(pins::BASE)).unwrap_or_default();
+    let base = Path::new(pins::BASE);
+    // Where there is no such directory yet, there is no session.
+    let starts = pins::starts(base);
+    let mut found = pins::leftovers(base).unwrap_or_default();
     found.retain(|session| !is_live(session));
+    drop(starts);
     for entry in fs::read_dir(hierarchy.base()).into_iter().flatten().flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
         let settled = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());

@@ -21,7 +21,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 
-pub use leftovers::{lock, remains};
+pub use leftovers::remains;
 
 use crate::{
     approval::passkeys::PasskeysError,

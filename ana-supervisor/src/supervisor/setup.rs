@@ -181,8 +181,7 @@ impl Fences {
         let Plan { policy, store, privileged, .. } = plan;
         let (folder, id, level) = (self.cgroup.open()?, self.cgroup.id()?, self.cgroup.level());
         let session = kernel::SessionCgroup { fd: folder.as_fd(), id, level };
-        kernel.attach(&session, &devices(policy)?, &self.remains.pins)?;
-        let lock = leftovers::lock(&door.session).map_err(doing("lock the session"))?;
+        let lock = kernel.attach(&session, &devices(policy)?, &self.remains.pins)?;
         let group = Arc::new(Group::new().map_err(doing("make a fanotify group"))?);
         let baseline = watch::Sender::new(None);
         let common = Arc::new(Common {

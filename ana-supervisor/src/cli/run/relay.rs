@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{self, IsTerminal, Read, Write},
     os::fd::{AsFd, OwnedFd},
-    thread::JoinHandle,
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     time::{Duration, Instant},
 };
 
@@ -44,8 +44,8 @@ pub(super) struct Relay {
     client: Client,
     signals: SignalFd,
     master: Option<File>,
-    /// Copies the agent's pipes to our streams; each ends with its pipe.
-    outputs: Vec<JoinHandle<bool>>,
+    /// Told by each thread that copies one of the agent's pipes to one of our streams, when it ends: with its pipe.
+    outputs: Receiver<bool>,
     /// The person's terminal, when the session is interactive.
     terminal: Option<Terminal>,
     questions: Questions,
@@ -59,6 +59,8 @@ pub(super) struct Relay {
 
 /// How the session ended.
 enum End {
+    /// Nobody is left to say how.
+    Lost,
     Status(i32),
     Code(u8),
 }
@@ -79,13 +81,18 @@ impl Relay {
             // Ends with our input, or with us.
             std::thread::spawn(move || io::copy(&mut io::stdin().lock(), &mut File::from(pipe)).ok());
         }
-        let outputs =
-            [stdout.map(|pipe| copy(pipe, io::stdout())), stderr.map(|pipe| copy(pipe, io::stderr()))];
+        let (done, outputs) = channel();
+        if let Some(pipe) = stdout {
+            copy(pipe, io::stdout(), done.clone());
+        }
+        if let Some(pipe) = stderr {
+            copy(pipe, io::stderr(), done);
+        }
         Ok(Self {
             client,
             signals,
             master: master.map(File::from),
-            outputs: outputs.into_iter().flatten().collect(),
+            outputs,
             terminal: if interactive { Some(Terminal::take()?) } else { None },
             questions: Questions::default(),
             tail: Vec::new(),
@@ -104,9 +111,7 @@ impl Relay {
         };
         self.drain()?;
         drop(self.terminal.take());
-        for output in self.outputs.drain(..) {
-            self.sandbox_failed |= output.join().unwrap_or_default();
-        }
+        self.finish_outputs(matches!(end, End::Lost));
         if self.sandbox_failed {
             say(
                 "the agent's own sandbox could not start: the seal leaves no user namespaces in a session.\n\
@@ -115,6 +120,7 @@ impl Relay {
             );
         }
         Ok(match end {
+            End::Lost => OURS,
             End::Code(code) => code,
             End::Status(status) => exit_code(status),
         })
@@ -171,7 +177,7 @@ impl Relay {
             Ok(replies) => replies,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 say("the supervisor has ended; the session is dead");
-                return Ok(Some(End::Code(OURS)));
+                return Ok(Some(End::Lost));
             }
             Err(error) => return Err(error.into()),
         };
@@ -330,6 +336,28 @@ impl Relay {
         Ok(())
     }
 
+    /// Waits for what the agent's pipes still hold: as long as they are open, but when nobody is left who would end the
+    /// session, not for long.
+    fn finish_outputs(&mut self, lost: bool) {
+        let end = Instant::now() + DRAIN;
+        loop {
+            let complained = match lost {
+                false => self.outputs.recv().map_err(|_ended| RecvTimeoutError::Disconnected),
+                true => self.outputs.recv_timeout(end.saturating_duration_since(Instant::now())),
+            };
+            match complained {
+                Ok(complained) => self.sandbox_failed |= complained,
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    return say(
+                        "something of the session still runs, with nobody to ask: the kernel refuses it whatever is \
+                         protected.\nThe next ana-run ends it.",
+                    );
+                }
+            }
+        }
+    }
+
     /// What the agent's terminal still holds.
     fn drain(&mut self) -> anyhow::Result<()> {
         let end = Instant::now() + DRAIN;
@@ -354,8 +382,9 @@ fn write_to_person(bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Copies a pipe of the agent's to one of our streams in a thread; true if the agent's sandbox complained there.
-fn copy(pipe: OwnedFd, mut to: impl Write + Send + 'static) -> JoinHandle<bool> {
+/// Copies a pipe of the agent's to one of our streams in a thread; tells at its end whether the agent's sandbox complained
+/// there.
+fn copy(pipe: OwnedFd, mut to: impl Write + Send + 'static, done: Sender<bool>) {
     std::thread::spawn(move || {
         let (mut from, mut bytes, mut tail, mut complained) =
             (File::from(pipe), vec![0; 64 << 10], Vec::new(), false);
@@ -366,8 +395,8 @@ fn copy(pipe: OwnedFd, mut to: impl Write + Send + 'static) -> JoinHandle<bool> 
                 break;
             }
         }
-        complained
-    })
+        done.send(complained).ok();
+    });
 }
 
 fn mentions_sandbox(tail: &mut Vec<u8>, output: &[u8]) -> bool {

@@ -83,6 +83,53 @@ fn two_sessions_never_share_a_directory() {
 }
 
 #[test]
+fn a_session_is_kept_while_its_lock_is() {
+    let stage = Stage::new();
+    let directory = fs::File::open(&stage.session).unwrap();
+    let session = super::super::SessionCgroup {
+        fd: std::os::fd::AsFd::as_fd(&directory),
+        id: id(&stage.session),
+        level: 2,
+    };
+    assert!(pins::is_kept(&stage.pins).is_err());
+    let lock = Kernel::load().unwrap().attach(&session, &[], &stage.pins).unwrap();
+    assert!(pins::is_kept(&stage.pins).unwrap());
+    drop(lock);
+    assert!(!pins::is_kept(&stage.pins).unwrap());
+}
+
+/// A directory without a lock is that of a dead session, for whoever keeps the others from starting meanwhile.
+#[test]
+fn no_directory_is_there_before_its_lock() {
+    let stage = Stage::new();
+    let directory = fs::File::open(&stage.session).unwrap();
+    let session = id(&stage.session);
+    let mut kernel = Kernel::load().unwrap();
+    thread::scope(|threads| {
+        let starts = pins::starts(Path::new(pins::BASE)).unwrap();
+        let (told, tid) = std::sync::mpsc::channel();
+        let (kernel, stage, directory) = (&mut kernel, &stage, &directory);
+        let attach = threads.spawn(move || {
+            told.send(nix::unistd::gettid()).unwrap();
+            let cgroup = std::os::fd::AsFd::as_fd(directory);
+            let session = super::super::SessionCgroup { fd: cgroup, id: session, level: 2 };
+            kernel.attach(&session, &[], &stage.pins).map(drop)
+        });
+        let place = format!("/proc/self/task/{}/syscall", tid.recv().unwrap());
+        let waits = format!("{} ", nix::libc::SYS_flock);
+        let until = Instant::now() + PATIENCE;
+        while !fs::read_to_string(&place).unwrap().starts_with(&waits) {
+            assert!(Instant::now() < until && !attach.is_finished(), "it does not wait");
+            thread::yield_now();
+        }
+        assert!(!stage.pins.exists());
+        drop(starts);
+        attach.join().unwrap().unwrap();
+    });
+    assert!(stage.pins.exists());
+}
+
+#[test]
 fn pins_are_for_bpffs_only() {
     let stage = Stage::new();
     let directory = fs::File::open(&stage.session).unwrap();
