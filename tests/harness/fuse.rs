@@ -33,8 +33,8 @@ const FILE: u64 = 2;
 pub struct Stalling {
     pub folder: PathBuf,
     device: Arc<File>,
-    /// Requests that wait for an answer.
-    stalled: Arc<Mutex<Vec<u64>>>,
+    /// Requests that wait for an answer; `None` once nothing waits any more.
+    stalled: Arc<Mutex<Option<Vec<u64>>>>,
 }
 
 impl Stalling {
@@ -47,7 +47,7 @@ impl Stalling {
         // By the system call: the descriptor in the options is this process's.
         let flags = nix::mount::MsFlags::MS_NOSUID;
         nix::mount::mount(Some("stalling"), &folder, Some("fuse"), flags, Some(&*options)).expect("mount");
-        let (device, stalled) = (Arc::new(device), Arc::new(Mutex::new(Vec::new())));
+        let (device, stalled) = (Arc::new(device), Arc::new(Mutex::new(Some(Vec::new()))));
         let (serving, waiting) = (Arc::clone(&device), Arc::clone(&stalled));
         std::thread::spawn(move || serve(&serving, &waiting));
         Self { folder, device, stalled }
@@ -55,12 +55,12 @@ impl Stalling {
 
     /// How many requests wait.
     pub fn waiting(&self) -> usize {
-        self.stalled.lock().expect("nobody panics with it").len()
+        self.stalled.lock().expect("nobody panics with it").as_ref().map_or(0, Vec::len)
     }
 
-    /// Fails what waits.
+    /// Fails what waits, and what comes from now on.
     pub fn release(&self) {
-        for unique in self.stalled.lock().expect("nobody panics with it").drain(..) {
+        for unique in self.stalled.lock().expect("nobody panics with it").take().into_iter().flatten() {
             answer(&self.device, unique, -libc::EIO, &[]);
         }
     }
@@ -77,7 +77,7 @@ impl Drop for Stalling {
     }
 }
 
-fn serve(device: &File, stalled: &Mutex<Vec<u64>>) {
+fn serve(device: &File, stalled: &Mutex<Option<Vec<u64>>>) {
     let mut buffer = vec![0; 1 << 20];
     // ENODEV: unmounted.
     while let Ok(length @ 40..) = (&mut &*device).read(&mut buffer) {
@@ -88,7 +88,10 @@ fn serve(device: &File, stalled: &Mutex<Vec<u64>>) {
         let name = request[40..].split(|byte| *byte == 0).next().unwrap_or_default();
         let stalls = matches!(opcode, READ | WRITE) || (opcode == LOOKUP && name == b"slow");
         if stalls {
-            stalled.lock().expect("nobody panics with it").push(unique);
+            match &mut *stalled.lock().expect("nobody panics with it") {
+                Some(waiting) => waiting.push(unique),
+                None => answer(device, unique, -libc::EIO, &[]),
+            }
             continue;
         }
         match opcode {
@@ -110,7 +113,10 @@ fn serve(device: &File, stalled: &Mutex<Vec<u64>>) {
                 told.extend(attributes(node));
                 answer(device, unique, 0, &told);
             }
-            OPEN | OPENDIR => answer(device, unique, 0, &[0; 16]),
+            OPEN | OPENDIR => {
+                // Who opens it while another reads it does not wait for that one: FOPEN_KEEP_CACHE.
+                answer(device, unique, 0, &[0_u64, 2].map(u64::to_ne_bytes).concat());
+            }
             RELEASE | FLUSH => answer(device, unique, 0, &[]),
             _ => answer(device, unique, -libc::ENOSYS, &[]),
         }

@@ -120,7 +120,6 @@ fn a_stderr_that_stalls() {
 
 /// Ten looks at arguments that do not come: nothing else that executes a protected program waits, wherever it is.
 #[test]
-#[ignore = "open: after the file system answers, one of the ten does not always end within 60 s (2 of 3 runs)"]
 fn ten_arguments_that_stall() {
     let (ground, stalling, mut session) = quick("stall-ten");
     let deploy = path_str(&ground.deploy()).to_owned();
