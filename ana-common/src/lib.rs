@@ -10,7 +10,7 @@ mod pod;
 mod expected;
 mod report;
 
-pub use expected::{EXPECTED_BYTES, EXPECTED_WORDS, Expected};
+pub use expected::{BLOCK_BYTES, BLOCK_WORDS, Block, Expected};
 pub use report::{
     KILLED_HOLD_USED, KILLED_NOT_EXPECTED, KILLED_NOT_HELD, KILLED_OTHER_FILE, KILLED_PRIVILEGE,
     KILLED_UNMARKED, KILLED_UNREADABLE, KILLED_UNREPORTED,
@@ -23,6 +23,8 @@ pub const PROTECTED_MAX: u32 = 65_536;
 pub const HOLDS_MAX: u32 = 1024;
 /// Execs that were let through without a hold, and have not happened yet (`EXPECTED`).
 pub const EXPECTED_MAX: u32 = 1024;
+/// Different arguments with their environments that are known at a time (`BLOCKS`).
+pub const BLOCKS_MAX: u32 = 256;
 /// Processes that were approved to gain privilege and live (`PRIVILEGED`).
 pub const PRIVILEGED_MAX: u32 = 1024;
 /// Groups that give no power (`HARMLESS_GROUPS`).
@@ -141,7 +143,8 @@ const _: () = {
     assert!(size_of::<Armed>() == 24 && align_of::<Armed>() == 8);
     assert!(size_of::<DeviceKey>() == 8);
     assert!(size_of::<Place>() == 80 && align_of::<Place>() == 8);
-    assert!(size_of::<Expected>() == 32 + EXPECTED_BYTES && align_of::<Expected>() == 8);
+    assert!(size_of::<Expected>() == 32 && align_of::<Expected>() == 8);
+    assert!(size_of::<Block>() == 8 + BLOCK_BYTES && align_of::<Block>() == 8);
     assert!(size_of::<Report>() == 48 && align_of::<Report>() == 8);
     assert!(RING_BYTES.is_power_of_two());
 };

@@ -1,6 +1,6 @@
 //! The loader's permission to hand these types to the kernel byte for byte.
 
-use crate::{Armed, DeviceKey, Expected, FileKey, Place};
+use crate::{Armed, Block, DeviceKey, Expected, FileKey, Place};
 
 // SAFETY: repr(C), integers only, and the layout asserts in lib.rs show that no implicit padding is left.
 unsafe impl aya::Pod for FileKey {}
@@ -12,3 +12,5 @@ unsafe impl aya::Pod for DeviceKey {}
 unsafe impl aya::Pod for Place {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Expected {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Block {}

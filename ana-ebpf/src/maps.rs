@@ -1,8 +1,8 @@
 //! All maps. Their names are the contract with the loader.
 
 use ana_common::{
-    Armed, COUNTERS as COUNTERS_LEN, DEVICES_MAX, DeviceKey, EXPECTED_MAX, EXPECTED_WORDS, Expected, FileKey,
-    HARMLESS_GROUPS_MAX, HOLDS_MAX, PLACES_MAX, PRIVILEGED_MAX, PROTECTED_MAX, Place, RING_BYTES,
+    Armed, BLOCK_WORDS, BLOCKS_MAX, Block, COUNTERS as COUNTERS_LEN, DEVICES_MAX, DeviceKey, EXPECTED_MAX,
+    Expected, FileKey, HARMLESS_GROUPS_MAX, HOLDS_MAX, PLACES_MAX, PRIVILEGED_MAX, PROTECTED_MAX, Place, RING_BYTES,
     SESSIONS_MAX, WATCHED_MAX,
 };
 use aya_ebpf::{
@@ -37,10 +37,18 @@ pub static SEEN: HashMap<u64, u8> = HashMap::with_max_entries(HOLDS_MAX, 0);
 #[map]
 pub static EXPECTED: HashMap<u32, Expected> = HashMap::with_max_entries(EXPECTED_MAX, BPF_F_NO_PREALLOC);
 
-/// Where an image's arguments and environment are copied to. One word more than the longest, so that the word after the
-/// last whole one always exists.
+/// Arguments with an environment -> their number. A number is given once: an entry that user space removes to make room
+/// never means another block.
 #[map]
-pub static SCRATCH: PerCpuArray<[u64; EXPECTED_WORDS + 1]> = PerCpuArray::with_max_entries(1, 0);
+pub static BLOCKS: HashMap<Block, u64> = HashMap::with_max_entries(BLOCKS_MAX, BPF_F_NO_PREALLOC);
+
+/// Where an image's arguments and environment are copied to.
+#[map]
+pub static SCRATCH: PerCpuArray<Block> = PerCpuArray::with_max_entries(1, 0);
+
+/// One entry, which nobody writes: what [`SCRATCH`] is cleared with.
+#[map]
+pub static ZEROES: Array<[u64; BLOCK_WORDS]> = Array::with_max_entries(1, 0);
 
 /// Processes that were approved to gain privilege. What they execute, and what their children do, is theirs.
 #[map]

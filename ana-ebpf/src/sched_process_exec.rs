@@ -1,4 +1,4 @@
-//! tp_btf/sched_process_exec(task, old_pid, bprm): the exec is complete, no instruction of the new image has run.
+//! raw_tp/sched_process_exec(task, old_pid, bprm): the exec is complete, no instruction of the new image has run.
 //!
 //! The exec guard: in a session, a protected file runs only in a hold that is armed for it, once per arming, or with
 //! exactly the arguments and the environment that were let through. What gains privilege runs only in a hold, and what
@@ -10,8 +10,8 @@ use ana_common::{
     REPORT_EXEC_HELD, REPORT_KILLED, STILL_ALIVE,
 };
 use aya_ebpf::{
-    bindings::BPF_NOEXIST, helpers::generated::bpf_send_signal, macros::btf_tracepoint,
-    programs::BtfTracePointContext,
+    bindings::BPF_NOEXIST, helpers::generated::bpf_send_signal, macros::raw_tracepoint,
+    programs::RawTracePointContext,
 };
 
 use crate::{
@@ -27,8 +27,8 @@ use crate::{
 /// A `KILLED_*`.
 type Reason = u64;
 
-#[btf_tracepoint(function = "sched_process_exec")]
-pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
     if !inside() {
         return 0;
     }

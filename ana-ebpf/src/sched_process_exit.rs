@@ -1,10 +1,10 @@
-//! tp_btf/sched_process_exit(task): a thread ends.
+//! raw_tp/sched_process_exit(task): a thread ends.
 //!
 //! Forgets what a process that is over was permitted, because its pid will be used again, and reports, once per watched
 //! process, how it ended.
 
 use ana_common::{COUNTER_MISSES, FileKey, REPORT_EXIT};
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
 use crate::{
     counters::count,
@@ -14,8 +14,8 @@ use crate::{
     session::{inside, tgid},
 };
 
-#[btf_tracepoint(function = "sched_process_exit")]
-pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
     if !inside() {
         return 0;
     }

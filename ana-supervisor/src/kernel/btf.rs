@@ -77,11 +77,6 @@ impl Btf {
         Self::parse(fs::read(VMLINUX).map_err(BtfError::Read)?)
     }
 
-    /// The types as the kernel gave them.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
     /// # Errors
     /// Malformed, or an unknown kind of type.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, BtfError> {

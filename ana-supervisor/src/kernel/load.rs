@@ -10,7 +10,7 @@ use ana_common::{DEVICE_READ, DEVICE_WRITE, DeviceKey, EVERY_MINOR, RING_BYTES};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, RingBuf},
-    programs::{BtfTracePoint, CgroupDevice, links::FdLink},
+    programs::{CgroupDevice, RawTracePoint, links::FdLink},
 };
 use nix::fcntl::Flock;
 
@@ -128,11 +128,7 @@ impl Kernel {
     pub(super) fn load_with(sizes: &[(&'static str, u32)]) -> Result<Self, KernelError> {
         let types = Btf::of_the_kernel()?;
         let offsets = offsets(&types)?;
-        // Parsed once and lent: by default the loader reads the kernel's types again, for relocations that we do not have.
-        let btf = aya::Btf::parse(types.bytes(), aya::Endianness::default())
-            .map_err(KernelError::TracepointTypes)?;
-        let mut loader = EbpfLoader::new();
-        loader.btf(Some(&btf));
+        let mut loader = loader();
         for (map, entries) in sizes {
             loader.map_max_entries(map, *entries);
         }
@@ -142,7 +138,7 @@ impl Kernel {
             loader.override_global(global, offset, true);
         }
         let mut ebpf = loader.load(OBJECT).map_err(KernelError::Object)?;
-        verify(&mut ebpf, &btf)?;
+        verify(&mut ebpf)?;
         Ok(Self {
             ring: Some(take(&mut ebpf, "REPORTS")?),
             sessions: take(&mut ebpf, "SESSIONS")?,
@@ -217,7 +213,7 @@ impl Kernel {
         for name in [EXIT, EXEC] {
             let failed = |source| KernelError::Attach { program: name, source: Box::new(source) };
             let program = tracepoint(&mut self.ebpf, name)?;
-            let id = program.attach().map_err(failed)?;
+            let id = program.attach(name).map_err(failed)?;
             let link: FdLink = program.take_link(id).map_err(failed)?.into();
             let path = pins.join(name);
             link.pin(&path)
@@ -239,11 +235,22 @@ pub(super) fn offsets(btf: &Btf) -> Result<Vec<(&'static str, u64)>, BtfError> {
     OFFSETS.into_iter().map(find).collect()
 }
 
+/// The library's loader, for an object without relocations against the kernel's types. To make one reads all of those
+/// types, 30 ms of each start, unless they cannot be found: it is made by a thread that sees none.
+fn loader() -> EbpfLoader<'static> {
+    let made = std::thread::spawn(|| {
+        // Where this fails, it only takes longer.
+        sys::thread::without_files().ok();
+        EbpfLoader::new()
+    });
+    made.join().unwrap_or_default()
+}
+
 /// Has the kernel verify every program.
-fn verify(ebpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), KernelError> {
+fn verify(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     for name in [EXEC, EXIT] {
         tracepoint(ebpf, name)?
-            .load(name, btf)
+            .load()
             .map_err(|source| KernelError::Refused { program: name, source: Box::new(source) })?;
     }
     let program: &mut CgroupDevice = ebpf
@@ -253,7 +260,7 @@ fn verify(ebpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), KernelError> {
     program.load().map_err(|source| KernelError::Refused { program: DEVICE, source: Box::new(source) })
 }
 
-fn tracepoint<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut BtfTracePoint, KernelError> {
+fn tracepoint<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut RawTracePoint, KernelError> {
     ebpf.program_mut(name).and_then(|program| program.try_into().ok()).ok_or(KernelError::Missing(name))
 }
 

@@ -3,15 +3,16 @@
 use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
-use ana_common::{Armed, COUNTER_LOST, COUNTER_MISSES, Expected, FileKey, Place};
+use ana_common::{Armed, Block, COUNTER_LOST, COUNTER_MISSES, Expected, FileKey, Place};
 use aya::{
     Ebpf, Pod,
     maps::{HashMap, MapData, MapError, PerCpuArray},
 };
 
-use super::{KernelError, load::take};
+use super::{KernelError, blocks::Numbers, load::take};
 use crate::sys;
 
 /// `BPF_NOEXIST`: an entry that is there already is an error.
@@ -26,6 +27,9 @@ struct Inner {
     holds: Table<u64, Armed>,
     seen: Table<u64, u8>,
     expected: Table<u32, Expected>,
+    blocks: Table<Block, u64>,
+    /// Of the blocks; locked before `blocks`.
+    numbers: Mutex<Numbers>,
     privileged: Table<u32, u8>,
     harmless_groups: Table<u32, u8>,
     places: Table<Place, u8>,
@@ -64,6 +68,8 @@ impl Maps {
             holds: Table::take(ebpf, "HOLDS")?,
             seen: Table::take(ebpf, "SEEN")?,
             expected: Table::take(ebpf, "EXPECTED")?,
+            blocks: Table::take(ebpf, "BLOCKS")?,
+            numbers: Mutex::default(),
             privileged: Table::take(ebpf, "PRIVILEGED")?,
             harmless_groups: Table::take(ebpf, "HARMLESS_GROUPS")?,
             places: Table::take(ebpf, "PLACES")?,
@@ -108,13 +114,32 @@ impl Maps {
         self.0.seen.remove(&hold)
     }
 
-    /// Permits the process one exec without a hold, with exactly this file, these arguments and this environment. An exec
-    /// of a protected file that differs is killed. The permission ends with the exec, and with the process.
+    /// Permits the process that started then (field 22 of /proc/PID/stat) one exec without a hold, with exactly this file,
+    /// these arguments and this environment. An exec that differs is killed. The permission ends with the exec, and with
+    /// the process.
     ///
     /// # Errors
     /// Too many are expected.
-    pub fn expect(&self, tgid: u32, expected: Expected) -> Result<(), KernelError> {
-        self.0.expected.insert(tgid, expected, 0)
+    pub fn expect(&self, tgid: u32, file: FileKey, started: u64, block: &Block) -> Result<(), KernelError> {
+        let number = self.number_of(block)?;
+        self.0.expected.insert(tgid, Expected { file, started, block: number }, 0)
+    }
+
+    /// The number that the guard knows the block by.
+    fn number_of(&self, block: &Block) -> Result<u64, KernelError> {
+        let now = Instant::now();
+        let mut numbers = self.0.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(number) = numbers.of(block, now) {
+            return Ok(number);
+        }
+        let number = numbers.next();
+        if let Err(full) = self.0.blocks.insert(*block, number, NEW) {
+            let Some(old) = numbers.make_room(now) else { return Err(full) };
+            self.0.blocks.remove(&old)?;
+            self.0.blocks.insert(*block, number, NEW)?;
+        }
+        numbers.give(block, number, now);
+        Ok(number)
     }
 
     /// Takes [`Self::expect`] back: of a process that is over, for whom the guard did not.

@@ -4,6 +4,7 @@
 //! Takes a session's cgroup, files by [`FileKey`] and holds by cgroup id; gives [`Report`]s. It decides nothing, and
 //! it never resolves a path.
 
+mod blocks;
 pub mod btf;
 pub mod features;
 pub mod identity;
@@ -16,7 +17,7 @@ mod tests;
 
 use std::io;
 
-pub use ana_common::{Armed, DEVICE_MKNOD, DEVICE_READ, DEVICE_WRITE, EXPECTED_BYTES, Expected, FileKey};
+pub use ana_common::{Armed, DEVICE_MKNOD, DEVICE_READ, DEVICE_WRITE, BLOCK_BYTES, Block, FileKey};
 pub use load::{DeviceRule, Kernel, STANDARD_DEVICES, SessionCgroup};
 pub use maps::{Health, Maps};
 pub use reports::{KillReason, Report, Reports};
@@ -27,9 +28,6 @@ pub enum KernelError {
     /// The kernel's types are not what the programs need.
     #[error("cannot find the kernel's structures")]
     Btf(#[from] btf::BtfError),
-    /// The loader cannot read the kernel's BTF (it parses it once more for itself).
-    #[error("cannot prepare the tracepoints")]
-    TracepointTypes(#[source] aya::BtfError),
     /// /proc is not there, or not the one we need.
     #[error("cannot look at our own user namespace")]
     UserNamespace(#[source] io::Error),

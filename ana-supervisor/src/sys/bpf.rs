@@ -109,8 +109,8 @@ pub fn program_counts(program: BorrowedFd<'_>) -> io::Result<ProgramCounts> {
 /// The kinds of programs that are probed: type and expected attach type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeKind {
-    /// tp_btf of the tracepoint with this BTF id.
-    Tracepoint(u32),
+    /// raw_tp, of any tracepoint.
+    Tracepoint,
     /// An LSM program for the hook function with this BTF id.
     Lsm(u32),
     /// cgroup/dev.
@@ -144,16 +144,15 @@ pub fn probe_program(kind: ProbeKind) -> io::Result<()> {
         line_info_count: u32,
         attach_btf_id: u32,
     }
-    const PROGRAM_TYPE_TRACING: u32 = 26;
+    const PROGRAM_TYPE_RAW_TRACEPOINT: u32 = 17;
     const PROGRAM_TYPE_LSM: u32 = 29;
     const PROGRAM_TYPE_CGROUP_DEVICE: u32 = 15;
-    const ATTACH_RAW_TRACEPOINT: u32 = 23;
     const ATTACH_LSM_MAC: u32 = 27;
     // r0 = 0; exit
     let instructions: [u64; 2] = [0xb7, 0x95];
     let license = c"GPL";
     let (program_type, expected_attach_type, attach_btf_id) = match kind {
-        ProbeKind::Tracepoint(id) => (PROGRAM_TYPE_TRACING, ATTACH_RAW_TRACEPOINT, id),
+        ProbeKind::Tracepoint => (PROGRAM_TYPE_RAW_TRACEPOINT, 0, 0),
         ProbeKind::Lsm(id) => (PROGRAM_TYPE_LSM, ATTACH_LSM_MAC, id),
         ProbeKind::CgroupDevice => (PROGRAM_TYPE_CGROUP_DEVICE, BPF_CGROUP_DEVICE, 0),
     };

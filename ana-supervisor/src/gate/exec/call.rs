@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fs, io, io::IoSliceMut};
 
-use ana_common::{EXPECTED_BYTES, Expected, FileKey};
+use ana_common::{BLOCK_BYTES, Block};
 use nix::{
     sys::uio::{RemoteIoVec, process_vm_readv},
     unistd::Pid,
@@ -39,30 +39,30 @@ impl Call {
         memory.fetch([argv, envp])?;
         let (Some(argv), Some(envp)) = (memory.vector(argv)?, memory.vector(envp)?) else { return Ok(None) };
         memory.fetch(argv.iter().chain(&envp).copied())?;
-        let mut room = EXPECTED_BYTES;
+        let mut room = BLOCK_BYTES;
         let Some(argv) = memory.strings(&argv, &mut room)? else { return Ok(None) };
         let Some(variables) = memory.strings(&envp, &mut room)? else { return Ok(None) };
         // Without arguments the kernel makes up an empty one.
-        Ok((!argv.is_empty()).then(|| Self { argv, environment: block(&variables) }))
+        Ok((!argv.is_empty()).then(|| Self { argv, environment: joined(&variables) }))
     }
 
-    /// What the guard is told. `started`: field 22 of /proc/PID/stat.
-    pub fn expected(&self, file: FileKey, started: u64) -> Option<Expected> {
-        let mut block = block(&self.argv);
-        let arguments = block.len();
-        block.extend_from_slice(&self.environment);
-        Expected::new(file, started, &block, arguments)
+    /// What the guard is told.
+    pub fn block(&self) -> Option<Block> {
+        let mut bytes = joined(&self.argv);
+        let arguments = bytes.len();
+        bytes.extend_from_slice(&self.environment);
+        Block::new(&bytes, arguments)
     }
 }
 
 /// Each string with its NUL.
-fn block(strings: &[Vec<u8>]) -> Vec<u8> {
-    let mut block = Vec::with_capacity(strings.iter().map(|string| string.len() + 1).sum());
+fn joined(strings: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(strings.iter().map(|string| string.len() + 1).sum());
     for string in strings {
-        block.extend_from_slice(string);
-        block.push(0);
+        bytes.extend_from_slice(string);
+        bytes.push(0);
     }
-    block
+    bytes
 }
 
 /// argv and envp of `NUMBER ARG0 … ARG5 SP PC` (proc_pid_syscall(5)).
@@ -195,10 +195,10 @@ mod tests {
         let long = [vec![b'x'; PAGE + 100], vec![0]].concat();
         let texts: [&[u8]; 3] = [b"git\0", &long, b"\0"];
         let addresses: Vec<u64> = texts.iter().map(|text| text.as_ptr() as u64).collect();
-        let (mut memory, mut room) = (ours(), EXPECTED_BYTES);
+        let (mut memory, mut room) = (ours(), BLOCK_BYTES);
         let strings = memory.strings(&addresses, &mut room).unwrap().unwrap();
         assert_eq!(strings, [b"git".to_vec(), vec![b'x'; PAGE + 100], Vec::new()]);
-        assert_eq!(room, EXPECTED_BYTES - (PAGE + 100) - 6);
+        assert_eq!(room, BLOCK_BYTES - (PAGE + 100) - 6);
         assert!(ours().strings(&addresses, &mut (PAGE + 100)).unwrap().is_none());
         assert!(ours().strings(&[8], &mut 100).is_err(), "nothing is there");
     }
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn the_block_is_arguments_then_environment() {
         let call = Call { argv: vec![b"a".to_vec(), Vec::new()], environment: b"X=1\0".to_vec() };
-        let expected = call.expected(FileKey::default(), 9).unwrap();
-        assert_eq!((expected.arguments, expected.length, expected.started), (3, 7, 9));
+        let block = call.block().unwrap();
+        assert_eq!((block.arguments, block.length), (3, 7));
     }
 }

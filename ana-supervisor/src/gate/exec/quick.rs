@@ -90,9 +90,10 @@ impl Quick {
         {
             return Err(blocked);
         }
-        let Some(expected) = call.expected(object.key, known.started) else { return Err(blocked) };
+        let Some(block) = call.block() else { return Err(blocked) };
         let (Some(entry), Ok(())) = (self.passed.entry(), self.store.room()) else { return Err(blocked) };
-        if self.common.maps.expect(pid.as_raw().unsigned_abs(), expected).is_err() {
+        let tgid = pid.as_raw().unsigned_abs();
+        if self.common.maps.expect(tgid, object.key, known.started, &block).is_err() {
             return Err(blocked);
         }
         self.common.admitted.owe(pid, &blocked.process, stat);
@@ -101,7 +102,7 @@ impl Quick {
         if !allowed || sys::process::ended(process.as_fd()).unwrap_or(true) {
             // It has died, perhaps before the guard was told of it: its number will be another's.
             self.common.admitted.settle(pid);
-            self.common.maps.forget_expected(pid.as_raw().unsigned_abs()).ok();
+            self.common.maps.forget_expected(tgid).ok();
         }
         if !allowed {
             return Ok(());

@@ -29,12 +29,8 @@ pub(super) fn btf() -> (Check, Option<Btf>) {
     (check, Some(btf))
 }
 
-pub(super) fn exec_guard(btf: Option<&Btf>) -> Check {
-    let name = "exec-guard";
-    match btf.and_then(|btf| btf.id(Kind::Typedef, "btf_trace_sched_process_exec")) {
-        Some(id) => loaded(name, ProbeKind::Tracepoint(id), "tracepoint programs (tp_btf)"),
-        None => Check::missing(name, "no type for the tracepoint sched_process_exec", NEEDS_BTF),
-    }
+pub(super) fn exec_guard() -> Check {
+    loaded("exec-guard", ProbeKind::Tracepoint, "tracepoint programs (raw_tp)")
 }
 
 pub(super) fn device_guard() -> Check {

@@ -57,7 +57,7 @@ pub struct Active {
     pub seal: Option<&'static str>,
     /// What stops operations: `exec: fanotify`.
     pub gates: Vec<&'static str>,
-    /// What refuses without waiting: `exec: tp_btf`, `devices: cgroup`.
+    /// What refuses without waiting: `exec: raw_tp`, `devices: cgroup`.
     pub guards: Vec<&'static str>,
 }
 
@@ -86,7 +86,7 @@ impl Features {
             cgroup,
             system::pids(cgroup2.as_deref()),
             btf_check,
-            bpf::exec_guard(btf.as_ref()),
+            bpf::exec_guard(),
             bpf::device_guard(),
             bpf::bpffs(),
             system::fanotify(),
@@ -119,7 +119,7 @@ fn active(checks: &[Check]) -> Active {
     Active {
         seal: is_ok("landlock").then_some("landlock"),
         gates: those(&[("fanotify", "exec: fanotify")]),
-        guards: those(&[("exec-guard", "exec: tp_btf"), ("device-guard", "devices: cgroup")]),
+        guards: those(&[("exec-guard", "exec: raw_tp"), ("device-guard", "devices: cgroup")]),
     }
 }
 

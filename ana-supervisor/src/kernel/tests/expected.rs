@@ -4,18 +4,21 @@ use std::{fs, path::Path};
 
 use nix::unistd::Pid;
 
-use super::super::{Expected, FileKey, Kernel, KillReason, Report};
+use super::super::{BLOCK_BYTES, Block, Kernel, KillReason, Report};
 use super::stage::{Stage, was_killed};
 
 /// The process's own environment block, and the arguments it is going to execute.
-pub(super) fn expected(file: FileKey, tgid: u32, arguments: &[&str]) -> Expected {
-    let pid = Pid::from_raw(tgid.cast_signed());
-    let started = crate::gate::process::start_time(pid).unwrap().parse().unwrap();
-    let mut block: Vec<u8> =
+pub(super) fn block(arguments: &[&str]) -> Block {
+    let mut bytes: Vec<u8> =
         arguments.iter().flat_map(|argument| [argument.as_bytes(), b"\0"].concat()).collect();
-    let arguments = block.len();
-    block.extend(environment());
-    Expected::new(file, started, &block, arguments).unwrap()
+    let arguments = bytes.len();
+    bytes.extend(environment());
+    Block::new(&bytes, arguments).unwrap()
+}
+
+pub(super) fn started(tgid: u32) -> u64 {
+    let pid = Pid::from_raw(tgid.cast_signed());
+    crate::gate::process::start_time(pid).unwrap().parse().unwrap()
 }
 
 /// What the stage's shell hands to what it executes, as `env -0` shows it there.
@@ -44,7 +47,8 @@ fn what_was_let_through_runs_once_and_nothing_else_does() {
         let command =
             if env { vec!["/usr/bin/env", "X=1", executed[0], executed[1]] } else { executed.to_vec() };
         let actor = stage.start(&stage.session, &command);
-        guard.maps.expect(actor.tgid(), expected(file, actor.tgid(), let_through)).unwrap();
+        let tgid = actor.tgid();
+        guard.maps.expect(tgid, file, started(tgid), &block(let_through)).unwrap();
         was_killed(actor.go())
     };
     let good = [program.as_str(), marker_path.as_str()];
@@ -87,9 +91,8 @@ fn a_permission_of_another_life_of_the_pid_is_none() {
     let path = program.to_str().unwrap();
     guard.maps.protect(file).unwrap();
     let actor = stage.start(&stage.session, &[path]);
-    let mut earlier = expected(file, actor.tgid(), &[path]);
-    earlier.started -= 1;
-    guard.maps.expect(actor.tgid(), earlier).unwrap();
+    let tgid = actor.tgid();
+    guard.maps.expect(tgid, file, started(tgid) - 1, &block(&[path])).unwrap();
     assert!(was_killed(actor.go()));
     guard.assert_killed(KillReason::NotExpected);
 }
@@ -101,16 +104,17 @@ fn the_longest_block_is_compared_to_its_last_byte() {
     let (program, file) = stage.program("true", "/bin/true");
     let path = program.to_str().unwrap();
     guard.maps.protect(file).unwrap();
-    let room = super::super::EXPECTED_BYTES - environment().len() - path.len() - 2;
+    let room = BLOCK_BYTES - environment().len() - path.len() - 2;
     for (length, change, killed) in [(room, false, false), (room, true, true), (room - 7, false, false)] {
         let long = "x".repeat(length);
         let actor = stage.start(&stage.session, &[path, &long]);
-        let mut wanted = expected(file, actor.tgid(), &[path, &long]);
+        let mut wanted = block(&[path, &long]);
         if change {
             let last = (usize::try_from(wanted.length).unwrap() - 1) / 8;
             wanted.words[last] ^= 1;
         }
-        guard.maps.expect(actor.tgid(), wanted).unwrap();
+        let tgid = actor.tgid();
+        guard.maps.expect(tgid, file, started(tgid), &wanted).unwrap();
         assert_eq!(was_killed(actor.go()), killed, "{length} {change}");
         if killed {
             guard.assert_killed(KillReason::NotExpected);

@@ -1,7 +1,7 @@
 //! Where a map is full, user space is told which one, what was there before stays, and nothing becomes freer.
 
 use super::super::{Armed, Kernel, KernelError, KillReason, Report};
-use super::expected::expected;
+use super::expected::{block, started};
 use super::stage::{Stage, id, key, was_killed};
 
 fn assert_full<T: std::fmt::Debug>(result: Result<T, KernelError>, wanted: &str) {
@@ -13,7 +13,7 @@ fn assert_full<T: std::fmt::Debug>(result: Result<T, KernelError>, wanted: &str)
 
 #[test]
 fn what_finds_its_map_full_is_refused_and_the_rest_holds() {
-    let sizes = ["PROTECTED", "HOLDS", "EXPECTED", "PRIVILEGED", "HARMLESS_GROUPS", "PLACES", "WATCHED"];
+    let sizes = ["PROTECTED", "HOLDS", "EXPECTED", "BLOCKS", "PRIVILEGED", "HARMLESS_GROUPS", "PLACES", "WATCHED"];
     let stage = Stage::new();
     let mut guard = stage.guard(Kernel::load_with(&sizes.map(|map| (map, 1))).unwrap());
     let ((program, file), (_, other)) =
@@ -37,8 +37,10 @@ fn what_finds_its_map_full_is_refused_and_the_rest_holds() {
 
     let (first, second) = (stage.start(&stage.session, &[path]), stage.start(&stage.session, &[path]));
     let (one, two) = (first.tgid(), second.tgid());
-    maps.expect(one, expected(file, one, &[path])).unwrap();
-    assert_full(maps.expect(two, expected(file, two, &[path])), "EXPECTED");
+    let call = block(&[path]);
+    maps.expect(one, file, started(one), &call).unwrap();
+    assert_full(maps.expect(two, file, started(two), &call), "EXPECTED");
+    assert_full(maps.expect(one, file, started(one), &block(&[path, "more"])), "BLOCKS");
     maps.watch(one).unwrap();
     assert_full(maps.watch(two), "WATCHED");
     maps.privileged(one).unwrap();
