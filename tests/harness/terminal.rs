@@ -17,6 +17,11 @@ const ASKED: &str = "[a/d/l]";
 /// How long a question stands before an answer counts.
 pub const SETTLE: Duration = Duration::from_millis(500);
 
+/// The width of the screen.
+const COLUMNS: &str = "160";
+/// The outer shell's.
+const PROMPT: &str = "outer$ ";
+
 /// A tmux server with one window running an interactive shell. Its prompt is `outer$ `.
 pub struct Terminal {
     socket: String,
@@ -45,7 +50,7 @@ impl Terminal {
         let home = ground.home().to_str().expect("UTF-8").to_owned();
         let mut command = terminal.tmux();
         command
-            .args(["-f", "/dev/null", "new-session", "-d", "-x", "160", "-y", "50", "-c", &home])
+            .args(["-f", "/dev/null", "new-session", "-d", "-x", COLUMNS, "-y", "50", "-c", &home])
             .args(&shell)
             .env(GROUND_VARIABLE, ground.root())
             .env_remove("TMUX");
@@ -122,7 +127,10 @@ impl Terminal {
     /// The line that starts `COMMAND` under `ana-run`, to be typed.
     pub fn ana_run(&self, ground: &Ground, command: &str) -> String {
         let (run, state) = (machine().ana("ana-run"), ground.state());
-        format!("{} --user {USER} --state {} -- {command}", run.display(), state.display())
+        let line = format!("{} --user {USER} --state {} -- {command}", run.display(), state.display());
+        // tmux takes a line that fills the screen's to go on in the next one.
+        let full = (PROMPT.len() + line.len()).is_multiple_of(COLUMNS.parse().expect("a number"));
+        if full { line + " " } else { line }
     }
 
     /// Waits until a question stands on the screen and asks for an answer.

@@ -169,6 +169,7 @@ fn a_supervisor_that_dies_while_it_looks() {
     let deploy = path_str(&ground.deploy()).to_owned();
     session.say(&in_background(&ground, "argv", &stalling));
     wait::until("somebody waits for the file system", || (stalling.waiting() > 0).then_some(()));
+    let wardens = session.wardens();
     ana_tests::processes::end(session.supervisor());
     // A shell in between: whoever starts a program waits for its exec.
     let mut host = Command::new("/bin/sh")
@@ -183,4 +184,8 @@ fn a_supervisor_that_dies_while_it_looks() {
     stalling.release();
     host.wait().expect("it ends once the file system has answered");
     assert!(ran.is_some(), "the host's exec of a protected program waited for a file system of the agent's");
+    session.finish();
+    wait::until("the warden has ended", || {
+        wardens.iter().all(|&pid| !ana_tests::processes::alive(pid)).then_some(())
+    });
 }

@@ -18,7 +18,10 @@ use super::decision::entry;
 use super::error::EvidenceError;
 use super::record::Entry;
 use super::store::Store;
-use crate::approval::{Decided, Reason};
+use crate::{
+    approval::{Decided, Reason},
+    sys,
+};
 
 /// How much one session may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,21 +32,23 @@ pub struct Budget {
     pub fold: Duration,
     /// Decisions that may wait to be written.
     pub queue: usize,
+    /// What comes within this time is signed and synced together.
+    pub gather: Duration,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { a_minute: 600, fold: Duration::from_secs(10), queue: 1024 }
+        Self { a_minute: 600, fold: Duration::from_secs(10), queue: 1024, gather: Duration::from_millis(10) }
     }
 }
 
-/// Why a decision was not taken; the operation must be denied.
+/// Why a decision was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LaterError {
     /// Everything else is on the disk first: [`Store::record`].
     #[error("only what the policy allows by itself may be written later")]
     NotByRule,
-    /// There is no room, or the writer has stopped.
+    /// The writer has stopped.
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
 }
@@ -56,7 +61,6 @@ enum Job {
 
 /// The way to the writing thread. It ends when this is dropped, after it has written what waits.
 pub struct Writer {
-    store: Arc<Store>,
     jobs: SyncSender<Job>,
 }
 
@@ -71,25 +75,26 @@ impl Writer {
         broken: impl FnOnce(EvidenceError) + Send + 'static,
     ) -> io::Result<Self> {
         let (jobs, queue) = sync_channel(budget.queue);
-        let writing = Arc::clone(&store);
         thread::Builder::new().name("ana-evidence".into()).spawn(move || {
-            if let Err(error) = Pen::new(&writing, budget).write(&queue) {
+            // What it writes has gone on already.
+            sys::process::defer_this_thread();
+            if let Err(error) = Pen::new(&store, budget).write(&queue) {
                 broken(error);
             }
         })?;
-        Ok(Self { store, jobs })
+        Ok(Self { jobs })
     }
 
-    /// Hands over what a rule allows; its record follows within milliseconds. Costs some microseconds, more only
-    /// when the queue is full. From any thread; it may block, so not from a task.
+    /// Hands over what a rule allows, and what has gone on already: it is written whatever room there is, so whoever lets
+    /// something go on asks [`Store::room`] first. The record follows within milliseconds. Costs some microseconds, more
+    /// only when the queue is full. From any thread; it may block, so not from a task.
     ///
     /// # Errors
-    /// The decision is not a rule's "allow", the disk is almost full, or the writer has stopped: the operation must be denied.
+    /// The decision is not a rule's "allow", or the writer has stopped.
     pub fn later(&self, decided: Decided) -> Result<(), LaterError> {
         if !(matches!(decided.reason(), Reason::Rule { .. }) && decided.approved()) {
             return Err(LaterError::NotByRule);
         }
-        self.store.room()?;
         self.jobs.send(Job::Decision(Box::new(decided))).map_err(|_stopped| EvidenceError::Stopped.into())
     }
 
@@ -139,12 +144,23 @@ impl<'a> Pen<'a> {
                 }
             };
             let (mut entries, mut flushed) = (Vec::new(), Vec::new());
-            // What has come meanwhile goes with it.
-            for job in first.into_iter().chain(queue.try_iter().take(self.budget.queue)) {
+            let end = Instant::now() + self.budget.gather;
+            let mut next = first;
+            while let Some(job) = next.take() {
                 match job {
                     Job::Decision(decided) => entries.extend(self.take(decided)),
                     Job::Flush(done) => flushed.push(done),
                 }
+                if entries.len() >= self.budget.queue {
+                    break;
+                }
+                // Whoever flushes waits.
+                let left = if flushed.is_empty() {
+                    end.saturating_duration_since(Instant::now())
+                } else {
+                    Duration::ZERO
+                };
+                next = queue.recv_timeout(left).ok();
             }
             self.put(entries, !flushed.is_empty())?;
             for done in flushed {

@@ -55,10 +55,9 @@ impl Hashes {
         Ok(hash)
     }
 
-    /// The hash, if it is known already: then nobody but root can have changed the content since.
-    pub fn remembered(&self, file: &File) -> Option<[u8; 32]> {
-        let version = version(&file.metadata().ok()?)?;
-        self.lock().get(&version).copied()
+    /// The hash of the file that has this metadata, if it is known already: then nobody but root can have changed the content since.
+    pub fn remembered(&self, meta: &fs::Metadata) -> Option<[u8; 32]> {
+        self.lock().get(&version(meta)?).copied()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Version, [u8; 32]>> {

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     operation::{Ancestor, Bytes, Change, Environment, Ids, Requester, Variable},
-    sys::process::Info,
+    sys::process::{Info, small_file},
 };
 
 /// The most bytes of an argv or an environment block that are read. The kernel's own limit is 6 MiB
@@ -128,7 +128,7 @@ pub(crate) struct Stat {
 
 /// Fields 4, 20 and 22 of /proc/PID/stat. The name (field 2) may hold anything, parentheses included: count from its end.
 fn stat(pid: Pid) -> io::Result<Stat> {
-    parse_stat(&fs::read(format!("/proc/{pid}/stat"))?)
+    parse_stat(&small_file(&format!("/proc/{pid}/stat"))?)
 }
 
 pub(crate) fn parse_stat(bytes: &[u8]) -> io::Result<Stat> {

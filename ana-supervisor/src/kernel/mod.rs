@@ -17,7 +17,7 @@ mod tests;
 
 use std::io;
 
-pub use ana_common::{Armed, DEVICE_MKNOD, DEVICE_READ, DEVICE_WRITE, BLOCK_BYTES, Block, FileKey};
+pub use ana_common::{Armed, BLOCK_BYTES, Block, DEVICE_MKNOD, DEVICE_READ, DEVICE_WRITE, FileKey};
 pub use load::{DeviceRule, Kernel, STANDARD_DEVICES, SessionCgroup};
 pub use maps::{Health, Maps};
 pub use reports::{KillReason, Report, Reports};

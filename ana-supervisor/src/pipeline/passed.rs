@@ -12,13 +12,13 @@ use crate::{
 };
 
 impl Pipeline {
-    /// Writes down what was let through, in its order, until nobody can let anything through any more. Blocks.
-    pub fn keep(&self, ledger: &Ledger, mut lines: tokio::sync::mpsc::UnboundedReceiver<Line>) {
-        while let Some(line) = lines.blocking_recv() {
-            match line {
+    /// Writes down what was let through, in its order, for ever.
+    pub fn keep(&self, ledger: &Ledger) -> ! {
+        loop {
+            ledger.take().into_iter().for_each(|line| match line {
                 Line::Passed(passed) => {
                     self.write_down(*passed);
-                    ledger.written();
+                    ledger.written(self.store.room().is_err());
                 }
                 Line::Flush(done) => {
                     if let Err(error) = self.writer.flush() {
@@ -27,7 +27,7 @@ impl Pipeline {
                     // Whoever waits for it may have given up.
                     done.send(()).ok();
                 }
-            }
+            });
         }
     }
 

@@ -1,13 +1,14 @@
 //! Building a session, fence by fence, before anything of the agent's runs.
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream as StdUnixStream,
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
 };
@@ -37,11 +38,11 @@ use crate::{
             Common, ExecGate,
             admitted::Admitted,
             answerer::{Answerer, Blocked},
-            crew::Crew,
+            look::Lookers,
             place::Places,
             privilege,
             protected::ProtectedFiles,
-            quick::{Ledger, Line, Quick},
+            quick::{Ledger, Quick},
             replaced, reports,
         },
         files::Hashes,
@@ -116,7 +117,10 @@ struct Plan {
     switches: Switches,
     seal: Seal,
     store: Arc<Store>,
-    privileged: privilege::Found,
+    /// Groups that give no power.
+    harmless_groups: HashSet<u32>,
+    /// The search for programs that give privilege, which takes a while.
+    privileged: std::thread::JoinHandle<Vec<PathBuf>>,
 }
 
 /// The agent's PATH.
@@ -126,7 +130,9 @@ fn path_of(spec: &Spec) -> Vec<u8> {
 
 fn plan(options: &Options, door: &Door, spec: &Spec) -> Result<Plan, SupervisorError> {
     let (path, user) = (path_of(spec), door.account.identity.clone());
-    let privileged = std::thread::spawn(move || privilege::find(&path, &user));
+    let harmless_groups = privilege::harmless_groups();
+    let harmless = harmless_groups.clone();
+    let privileged = std::thread::spawn(move || privilege::find(&path, &user, &harmless));
     let policy = load_policy(&door.state, options.policy.as_deref(), &door.account.home(spec))?;
     let policy = Arc::new(policy);
     let switches = Switches {
@@ -143,9 +149,7 @@ fn plan(options: &Options, door: &Door, spec: &Spec) -> Result<Plan, SupervisorE
     let store = Arc::new(Store::open(&door.state)?);
     let live = |session: &str| session == door.session || leftovers::is_live(session);
     store.end_abandoned(&live, warden::Cause::Died.text())?;
-    let panicked = |_panicked| SupervisorError::Protocol("the search for programs that give privilege");
-    let privileged = privileged.join().map_err(panicked)?;
-    Ok(Plan { policy, switches, seal, store, privileged })
+    Ok(Plan { policy, switches, seal, store, harmless_groups, privileged })
 }
 
 /// What stands in the kernel for one session, and has to be taken down again.
@@ -163,7 +167,7 @@ struct Answering {
     common: Arc<Common>,
     arrivals: mpsc::UnboundedReceiver<Blocked>,
     baseline: watch::Sender<Option<Arc<Baseline>>>,
-    ledger: (Ledger, mpsc::UnboundedReceiver<Line>),
+    ledger: Ledger,
     watched: Watched,
 }
 
@@ -174,23 +178,23 @@ impl Fences {
         options: &Options,
         door: &Door,
         spec: &Spec,
-        plan: &Plan,
+        plan: Plan,
         kernel: &mut Kernel,
         fatal: &mpsc::UnboundedSender<String>,
     ) -> Result<Answering, SupervisorError> {
-        let Plan { policy, store, privileged, .. } = plan;
+        let Plan { policy, harmless_groups, privileged, .. } = plan;
         let (folder, id, level) = (self.cgroup.open()?, self.cgroup.id()?, self.cgroup.level());
         let session = kernel::SessionCgroup { fd: folder.as_fd(), id, level };
-        let lock = kernel.attach(&session, &devices(policy)?, &self.remains.pins)?;
+        let lock = kernel.attach(&session, &devices(&policy)?, &self.remains.pins)?;
         let group = Arc::new(Group::new().map_err(doing("make a fanotify group"))?);
         let baseline = watch::Sender::new(None);
         let common = Arc::new(Common {
             maps: kernel.maps(),
-            protected: Arc::new(ProtectedFiles::new(policy, &path_of(spec))),
+            protected: Arc::new(ProtectedFiles::new(&policy, &path_of(spec))),
             admitted: Admitted::default(),
             hashes: Hashes::default(),
             user: door.account.identity.clone(),
-            harmless_groups: privileged.harmless_groups.clone(),
+            harmless_groups,
             baseline: baseline.subscribe(),
         });
         for group in &common.harmless_groups {
@@ -200,29 +204,28 @@ impl Fences {
         self.warden = Some(start_warden(options, door, [group.as_fd(), lock.as_fd(), pulse.beats()])?);
         self.lock = Some(lock);
         let (sender, arrivals) = mpsc::unbounded_channel();
-        let ledger = Ledger::new();
-        let quick = Quick {
-            common: Arc::clone(&common),
-            policy: Arc::clone(policy),
-            store: Arc::clone(store),
-            passed: ledger.0.clone(),
-        };
+        let ledger = Ledger::default();
+        let quick =
+            Quick { common: Arc::clone(&common), policy: Arc::clone(&policy), passed: ledger.clone() };
         let answerer = Answerer {
             group: Arc::clone(&group),
             places: Places::new(self.cgroup.prefix().to_owned()),
             common: Arc::clone(&common),
             arrivals: sender,
             quick,
-            crew: Crew::default(),
-            pulse: std::sync::Mutex::new(pulse),
+            lookers: Lookers::start().map_err(doing("start the threads that look"))?,
+            pulse,
+            untold: false,
         };
         answering::start(answerer, fatal)?;
         let parts =
             replaced::Parts { common: Arc::clone(&common), group, prefix: self.cgroup.prefix().to_owned() };
-        let watched = watching::start(policy, &privileged.files, parts, fatal.clone())?;
+        let panicked = |_panicked| SupervisorError::Protocol("the search for programs that give privilege");
+        let privileged = privileged.join().map_err(panicked)?;
+        let watched = watching::start(&policy, &privileged, parts, fatal.clone())?;
         // What is allowed can be let through once it is known what it is.
-        let (known, rules) = (Arc::clone(&common), Arc::clone(policy));
-        std::thread::spawn(move || known.protected.hash(&rules, &known.hashes));
+        let known = Arc::clone(&common);
+        std::thread::spawn(move || known.protected.hash(&policy, &known.hashes));
         Ok(Answering { common, arrivals, baseline, ledger, watched })
     }
 
@@ -320,10 +323,10 @@ fn build(
         uid: door.account.identity.uid,
     };
     let (fatal_sender, fatal) = mpsc::unbounded_channel();
+    let (policy, store) = (Arc::clone(&plan.policy), Arc::clone(&plan.store));
+    let (switches, seal) = (plan.switches, plan.seal.clone());
     let Answering { common, arrivals, baseline, ledger, watched } =
-        fences.raise(options, door, spec, &plan, &mut kernel, &fatal_sender)?;
-    let Plan { policy, switches, seal, store, .. } = plan;
-    let (ledger, lines) = ledger;
+        fences.raise(options, door, spec, plan, &mut kernel, &fatal_sender)?;
     let (report_sender, reports) = mpsc::unbounded_channel();
     let (router, pump) = reports::router(kernel.take_reports()?, report_sender);
     let fatal_pump = fatal_sender.clone();
@@ -341,7 +344,7 @@ fn build(
     let fatal_pipeline = fatal_sender.clone();
     let pipeline = Arc::new(Pipeline::new(session, policy, gate, desk, writer, store, fatal_pipeline));
     let (keeper, kept) = (Arc::clone(&pipeline), ledger.clone());
-    std::thread::spawn(move || keeper.keep(&kept, lines));
+    std::thread::spawn(move || keeper.keep(&kept));
     Ok(Parts {
         pipeline,
         ledger,

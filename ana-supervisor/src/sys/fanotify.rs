@@ -67,12 +67,16 @@ impl Group {
         mark(self.0.as_fd(), libc::FAN_MARK_ADD, mask, file, &path)
     }
 
-    /// Waits for events, at most `limit`; true when there are some.
-    pub fn wait(&self, limit: Duration) -> io::Result<bool> {
-        let timeout = PollTimeout::try_from(limit).map_err(io::Error::other)?;
-        match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(ready) => Ok(ready > 0),
-            Err(Errno::EINTR) => Ok(false),
+    /// Waits for events, or for something to be read from `bell`, at most `limit` (rounded up to milliseconds); tells
+    /// whether there are events, and whether the bell has rung.
+    pub fn wait(&self, bell: BorrowedFd, limit: Duration) -> io::Result<(bool, bool)> {
+        let millis = limit.as_nanos().div_ceil(1_000_000);
+        let timeout = PollTimeout::try_from(millis).map_err(io::Error::other)?;
+        let wanted = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut both = [wanted(self.0.as_fd()), wanted(bell)];
+        match poll(&mut both, timeout) {
+            Ok(_) => Ok(both.each_ref().map(|fd| fd.any().unwrap_or(true)).into()),
+            Err(Errno::EINTR) => Ok((false, false)),
             Err(errno) => Err(errno.into()),
         }
     }

@@ -2,7 +2,8 @@
 
 use std::{
     convert::Infallible,
-    fs, io,
+    fs,
+    io::{self, Read},
     mem::size_of,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     time::Duration,
@@ -137,6 +138,38 @@ pub fn fork_into(cgroup: BorrowedFd, child: impl FnOnce() -> Infallible) -> io::
         child();
     }
     Ok((Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?), owned(pidfd.into())?))
+}
+
+/// Reads a small file of procfs, with one read(2) where it fits: what it tells is of one moment then. (The standard
+/// library asks for the size, which is 0, and goes on in small steps.)
+///
+/// # Errors
+/// What open(2) and read(2) say.
+pub fn small_file(path: &str) -> io::Result<Vec<u8>> {
+    const STEP: usize = 2048;
+    let mut file = fs::File::open(path)?;
+    let mut bytes = vec![0; STEP];
+    let mut length = 0;
+    loop {
+        let free = bytes.get_mut(length..).unwrap_or_default();
+        let room = free.len();
+        let got = match file.read(free) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            got => got?,
+        };
+        length += got;
+        if got < room {
+            bytes.truncate(length);
+            return Ok(bytes);
+        }
+        bytes.resize(length + STEP, 0);
+    }
+}
+
+/// Lets this thread run after others (setpriority(2), 10): what it does can wait.
+pub fn defer_this_thread() {
+    // SAFETY: setpriority takes three integers; 0 means the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
 }
 
 /// Lets this thread run before others (setpriority(2), −20), so that a machine full of work is not taken for a hang; what

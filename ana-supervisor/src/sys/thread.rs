@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
 use nix::{
@@ -53,15 +53,20 @@ pub fn without_files() -> io::Result<()> {
     Ok(())
 }
 
-/// From here on this thread has a descriptor table of its own, with nothing in it (close_range(2)): what it holds up, it
-/// does not hold open.
+/// From here on this thread has a descriptor table of its own, with nothing but `kept` in it (close_range(2)): what it
+/// holds up, it does not hold open.
 ///
 /// # Errors
 /// Too little memory.
-pub fn without_descriptors() -> io::Result<()> {
-    // SAFETY: integers only. The other threads' descriptors are theirs: the table is copied first, and none that this
-    // thread owns is left to be closed a second time, if it is called before the thread has opened one.
-    check(unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, libc::CLOSE_RANGE_UNSHARE) }).map(drop)
+pub fn with_no_descriptor_but(kept: BorrowedFd) -> io::Result<()> {
+    let kept = kept.as_raw_fd().unsigned_abs();
+    let close = |from: u32, to: u32| {
+        // SAFETY: integers only. The other threads' descriptors are theirs: the table is copied first, and none that this
+        // thread owns is left to be closed a second time, if it is called before the thread has opened one.
+        check(unsafe { libc::syscall(libc::SYS_close_range, from, to, libc::CLOSE_RANGE_UNSHARE) }).map(drop)
+    };
+    close(kept + 1, u32::MAX)?;
+    if kept > 0 { close(0, kept - 1) } else { Ok(()) }
 }
 
 /// setgroups(2) for this thread alone: the C library's would change all of them.

@@ -1,12 +1,12 @@
-//! The threads that read the events. The one that leads never waits for anything but the next event: it opens only
-//! procfs, loads nothing and takes no lock that is held across a system call of ours that can block. Whatever takes
-//! longer is handed on.
+//! The thread that reads the events. It never waits for anything but the next one: it opens only procfs, loads nothing and
+//! takes no lock that is held across a system call of ours that can block. Whatever takes longer is handed on.
 
 use std::{
     fs::File,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use nix::unistd::Pid;
@@ -14,10 +14,10 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
     Common,
-    crew::{Crew, Duty},
-    look::Looker,
+    look::Lookers,
     place::{Place, Places},
-    quick::{Quick, Request},
+    protected::stat_in,
+    quick::{Attempt, Quick, Request},
 };
 use crate::{
     launch::pulse::{self, Pulse},
@@ -70,99 +70,86 @@ pub struct Unblocked {
     pub pid: Pid,
 }
 
-/// What the answering threads share.
+/// The thread that answers, and what it needs for it.
 pub struct Answerer {
     pub group: Arc<Group>,
     pub places: Places,
     pub common: Arc<Common>,
     pub arrivals: UnboundedSender<Blocked>,
     pub quick: Quick,
-    pub crew: Crew<Request>,
-    /// How the warden knows that somebody leads.
-    pub pulse: Mutex<Pulse>,
+    pub lookers: Lookers<Attempt>,
+    /// How the warden knows that this thread lives.
+    pub pulse: Pulse,
+    /// Something was let through, and whoever writes it down has not been told.
+    pub untold: bool,
 }
 
-/// How many threads answer: one leads, and up to so many less one look into agents' memories at a time.
-pub const THREADS: usize = 4;
+/// How long what was let through may wait to be written down.
+const TELL_AFTER: Duration = Duration::from_millis(2);
 
 impl Answerer {
-    /// Reads and answers for ever. One of [`THREADS`]; `looker` is this thread's own.
+    /// Reads and answers for ever.
     ///
     /// # Errors
     /// When events cannot be read any more: the session has to end.
-    pub fn run(&self, looker: &mut Looker) -> io::Result<()> {
+    pub fn run(mut self) -> io::Result<()> {
         let mut buffer = Buffer::default();
         let mut events = Vec::with_capacity(64);
         loop {
-            match self.crew.duty() {
-                Duty::Lead => {
-                    if let Some(request) = self.lead(&mut buffer, &mut events)? {
-                        self.work(looker, request);
+            self.pulse.beat();
+            let (some, rung) = self.group.wait(self.lookers.bell(), self.patience())?;
+            for (attempt, seen) in if rung { self.lookers.told() } else { Vec::new() } {
+                match self.quick.finish(attempt, seen) {
+                    Ok(()) => self.untold = true,
+                    Err(blocked) => self.onward(blocked),
+                }
+            }
+            for attempt in self.lookers.late() {
+                self.onward(attempt.give_up());
+            }
+            if some {
+                match self.group.read(&mut buffer, &mut events) {
+                    Err(error)
+                        if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
                     }
+                    // Too many descriptors are open: the kernel has denied that one event.
+                    Err(error) if error.raw_os_error() == Some(libc::EMFILE) => {}
+                    other => other?,
                 }
-                Duty::Work(request) => self.work(looker, request),
+            } else if !rung {
+                self.tell();
             }
-        }
-    }
-
-    /// Reads and answers until there is work that only this thread is left for; then it leads no more.
-    fn lead(&self, buffer: &mut Buffer, events: &mut Vec<Event>) -> io::Result<Option<Request>> {
-        // The leader's alone, so that nobody waits for it.
-        let pulse = self.pulse.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            pulse.beat();
-            if !self.group.wait(pulse::EVERY)? {
-                continue;
-            }
-            match self.group.read(buffer, events) {
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) =>
-                {
-                    continue;
-                }
-                // Too many descriptors are open: the kernel has denied that one event.
-                Err(error) if error.raw_os_error() == Some(libc::EMFILE) => {}
-                other => other?,
-            }
-            let mut own = None;
             for event in events.drain(..) {
-                let Some(request) = self.take(event) else { continue };
-                if let Some(earlier) = own.replace(request)
-                    && let Err(earlier) = self.crew.hand_over(earlier)
-                {
-                    self.onward(earlier.blocked);
-                }
-            }
-            match own {
-                Some(request) if self.crew.resign() => return Ok(Some(request)),
-                // Nobody is left to lead: it goes the way that takes no thread.
-                Some(request) => self.onward(request.blocked),
-                None => {}
+                self.take(event);
             }
         }
     }
 
-    fn work(&self, looker: &mut Looker, request: Request) {
-        if let Err(blocked) = self.quick.attempt(looker, request) {
-            self.onward(blocked);
+    /// How long the next event is waited for.
+    fn patience(&self) -> Duration {
+        let look = self.lookers.until().map(|until| until.saturating_duration_since(Instant::now()));
+        let tell = self.untold.then_some(TELL_AFTER);
+        [look, tell].into_iter().flatten().fold(pulse::EVERY, Duration::min)
+    }
+
+    /// Has written down what was let through: only now, for its process has waited for nothing but its second event.
+    fn tell(&mut self) {
+        if std::mem::take(&mut self.untold) {
+            self.quick.passed.tell();
         }
     }
 
-    /// Answers at once what can be; gives back what may be let through without a hold.
-    fn take(&self, event: Event) -> Option<Request> {
+    /// Answers at once what can be; hands on what cannot.
+    fn take(&mut self, event: Event) {
         let exec = event.is_exec();
         let (process, info) = match self.places.of(event.pid, event.process.as_ref()) {
-            Place::Outside => {
-                self.answer(event.file.as_fd(), Answer::Allow);
-                return None;
-            }
+            Place::Outside => return self.answer(event.file.as_fd(), Answer::Allow),
             Place::Inside(info) => (event.process, info),
             Place::Gone => (None, None),
         };
         let Some(process) = process else {
             // It ended while it waited: whatever the answer, its open will not return.
-            self.answer(event.file.as_fd(), Answer::Deny);
-            return None;
+            return self.answer(event.file.as_fd(), Answer::Deny);
         };
         let blocked = Blocked {
             group: Arc::clone(&self.group),
@@ -172,17 +159,34 @@ impl Answerer {
             process: Arc::new(process),
             answered: false,
         };
-        let found = self.common.protected.find(&blocked.file);
-        match found {
+        let Ok(meta) = blocked.file.metadata() else { return self.onward(blocked) };
+        let stat = stat_in(&meta);
+        match self.common.protected.get(stat).map(|object| (stat, object)) {
             // Nothing else in the process can open: a hold lets its exec go on only when every other thread has stopped,
             // and without a hold there is one thread.
-            Some((stat, _)) if !exec && self.common.admitted.pay(blocked.pid, stat) => drop(blocked.allow()),
+            Some((stat, _)) if !exec && self.common.admitted.pay(blocked.pid, stat) => {
+                drop(blocked.allow());
+                self.tell();
+            }
             Some((stat, object)) if exec && self.quick.may(&object) => {
-                return Some(Request { blocked, stat, object, info });
+                self.attempt(Request { blocked, stat, object, meta, info });
             }
             _ => self.onward(blocked),
         }
-        None
+    }
+
+    /// Begins to let an exec through without a hold.
+    fn attempt(&mut self, request: Request) {
+        let asked = match self.quick.plain(&request) {
+            Some(hash) => self.lookers.ask(request.blocked.pid).map(|place| (place, hash)),
+            None => None,
+        };
+        let Some((place, hash)) = asked else { return self.onward(request.blocked) };
+        // While somebody looks at the memory.
+        match self.quick.known(&request.blocked, request.info, hash) {
+            Some(known) => *place = Some(Attempt { request, known }),
+            None => self.onward(request.blocked),
+        }
     }
 
     /// To be held, or to be refused with a reason.

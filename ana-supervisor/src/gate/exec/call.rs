@@ -2,13 +2,15 @@
 //! has copied it: the guard compares. Nothing here is waited for but the memory itself, which the process may have put
 //! on a file system of its own.
 
-use std::{collections::BTreeMap, fs, io, io::IoSliceMut};
+use std::{collections::BTreeMap, io, io::IoSliceMut};
 
 use ana_common::{BLOCK_BYTES, Block};
 use nix::{
     sys::uio::{RemoteIoVec, process_vm_readv},
     unistd::Pid,
 };
+
+use crate::sys;
 
 const PAGE: usize = 4096;
 /// Pages that are looked at for one call: its arguments may lie scattered.
@@ -32,7 +34,8 @@ impl Call {
     /// # Errors
     /// The process has gone, or its memory cannot be read.
     pub fn read(pid: Pid) -> io::Result<Option<Self>> {
-        let Some((argv, envp)) = pointers(&fs::read_to_string(format!("/proc/{pid}/syscall"))?) else {
+        let call = sys::process::small_file(&format!("/proc/{pid}/syscall"))?;
+        let Some((argv, envp)) = pointers(&String::from_utf8_lossy(&call)) else {
             return Ok(None);
         };
         let mut memory = Memory { pid, pages: BTreeMap::new() };

@@ -10,7 +10,6 @@ pub mod answerer;
 mod armed;
 mod call;
 mod compiled;
-pub mod crew;
 mod exclusive;
 mod hold;
 pub mod look;

@@ -30,7 +30,7 @@ const SYSTEM: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/u
 const HARMLESS: [&str; 5] = ["_ssh", "ssh", "nogroup", "ana", "utmp"];
 
 /// The ids of the groups that own nothing, as far as this machine has them.
-fn harmless_groups() -> HashSet<u32> {
+pub fn harmless_groups() -> HashSet<u32> {
     let gid = |name: &&str| Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw());
     HARMLESS.iter().filter_map(gid).collect()
 }
@@ -123,19 +123,10 @@ fn path_gives(path: &Path, user: &Identity, harmless: &HashSet<u32>) -> io::Resu
     Ok(user_id || group_id || sys::file::has_attribute(path, c"security.capability")?)
 }
 
-/// What this machine has of that.
-#[derive(Debug)]
-pub struct Found {
-    /// Groups that give no power.
-    pub harmless_groups: HashSet<u32>,
-    /// The files of the agent's PATH and of the system's folders that give its user something.
-    pub files: Vec<PathBuf>,
-}
-
-/// Looks through a thousand files and more: beside other work, if there is any.
-pub fn find(path_variable: &[u8], user: &Identity) -> Found {
-    let harmless_groups = harmless_groups();
-    let mut search = Search { user, harmless: &harmless_groups, seen: HashSet::new(), found: Vec::new() };
+/// The files of the agent's PATH and of the system's folders that give its user something. Looks through a thousand files
+/// and more: beside other work, if there is any.
+pub fn find(path_variable: &[u8], user: &Identity, harmless: &HashSet<u32>) -> Vec<PathBuf> {
+    let mut search = Search { user, harmless, seen: HashSet::new(), found: Vec::new() };
     let named = path_variable.split(|&byte| byte == b':').filter(|folder| !folder.is_empty());
     let named = named.map(|folder| Path::new(OsStr::from_bytes(folder)));
     for folder in SYSTEM.iter().map(Path::new).chain(named) {
@@ -144,8 +135,7 @@ pub fn find(path_variable: &[u8], user: &Identity) -> Found {
     for (folder, depth) in BEYOND_THE_PATH {
         search.folder(Path::new(folder), depth);
     }
-    let files = search.found;
-    Found { harmless_groups, files }
+    search.found
 }
 
 struct Search<'a> {
@@ -218,7 +208,7 @@ mod tests {
     #[test]
     fn what_gives_something_is_found() {
         let user = Identity { uid: 4242, gid: 4242, groups: vec![4242] };
-        let found = find(b"/usr/bin", &user).files;
+        let found = find(b"/usr/bin", &user, &harmless_groups());
         let has = |path: &str| found.iter().any(|found| found == Path::new(path));
         assert!(has("/usr/bin/su") && has("/usr/bin/passwd"), "{found:?}");
         assert!(!has("/usr/bin/ssh-agent") && !has("/usr/bin/env"));

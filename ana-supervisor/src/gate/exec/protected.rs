@@ -22,6 +22,10 @@ use crate::{gate::files::Hashes, policy::Policy};
 /// Device and inode as fstat(2) shows them: the same for every descriptor of the file, in any mount namespace.
 pub type Stat = (u64, u64);
 
+pub fn stat_in(meta: &fs::Metadata) -> Stat {
+    (meta.dev(), meta.ino())
+}
+
 /// A protected file.
 #[derive(Clone, Debug)]
 pub struct Protected {
@@ -121,8 +125,7 @@ impl ProtectedFiles {
 
     /// The protected file behind an event's descriptor.
     pub fn find(&self, file: &File) -> Option<(Stat, Arc<Protected>)> {
-        let meta = file.metadata().ok()?;
-        let stat = (meta.dev(), meta.ino());
+        let stat = stat_in(&file.metadata().ok()?);
         self.get(stat).map(|found| (stat, found))
     }
 

@@ -6,25 +6,21 @@ use std::{
     fs,
     os::{fd::AsFd, unix::fs::MetadataExt},
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
-use tokio::sync::{
-    mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-    oneshot,
-};
+use tokio::sync::oneshot;
 
 use super::{
     Common,
     answerer::Blocked,
     call::Call,
-    look::Looker,
+    look::Seen,
     protected::{self, Protected, Stat},
 };
 use crate::{
-    evidence::Store,
     gate::process::{self, Baseline, Threads},
     operation::Bytes,
     policy::{Action, Policy, Verdict},
@@ -40,6 +36,7 @@ pub struct Request {
     pub blocked: Blocked,
     pub stat: Stat,
     pub object: Arc<Protected>,
+    pub meta: fs::Metadata,
     pub info: Option<Info>,
 }
 
@@ -63,8 +60,6 @@ pub struct Quick {
     /// Nothing is quick before its baseline is known.
     pub common: Arc<Common>,
     pub policy: Arc<Policy>,
-    /// What is let through is written down later: there has to be room for it now.
-    pub store: Arc<Store>,
     pub passed: Ledger,
 }
 
@@ -74,15 +69,26 @@ impl Quick {
         !object.privileged && self.policy.may_allow(&object.paths())
     }
 
-    /// Lets the exec go on, if the policy allows it and nothing is special about it.
+    /// The program's hash, if its file and its caller are nothing special.
+    pub fn plain(&self, request: &Request) -> Option<[u8; 32]> {
+        let user = &self.common.user;
+        let plain = |info: &Info| info.uid == user.uid && info.euid == info.uid && info.egid == info.gid;
+        if !request.info.as_ref().is_none_or(plain) || !protected::is_executable_image(&request.blocked.file)
+        {
+            return None;
+        }
+        // The file of root's alone whose content is known already; any other is hashed first.
+        self.common.hashes.remembered(&request.meta)
+    }
+
+    /// Lets the exec go on, if the policy allows what was seen and nothing is special about it.
     ///
     /// # Errors
     /// Gives it back when it has to be held.
-    pub fn attempt(&self, looker: &mut Looker, request: Request) -> Result<(), Blocked> {
-        let Request { blocked, stat, object, info } = request;
-        let Some(known) = self.known(&blocked, info) else { return Err(blocked) };
+    pub fn finish(&self, attempt: Attempt, seen: Seen) -> Result<(), Blocked> {
+        let Attempt { request: Request { blocked, stat, object, .. }, known } = attempt;
         let (pid, file) = (blocked.pid, Arc::clone(&blocked.file));
-        let Ok(Some(call)) = looker.read(pid) else { return Err(blocked) };
+        let Ok(Some(call)) = seen else { return Err(blocked) };
         let verdict = self.policy.judge_exec(&object.paths(), &call.argv);
         if verdict.action != Action::Allow
             || verdict.exclusive
@@ -90,8 +96,7 @@ impl Quick {
         {
             return Err(blocked);
         }
-        let Some(block) = call.block() else { return Err(blocked) };
-        let (Some(entry), Ok(())) = (self.passed.entry(), self.store.room()) else { return Err(blocked) };
+        let (Some(block), Some(entry)) = (call.block(), self.passed.entry()) else { return Err(blocked) };
         let tgid = pid.as_raw().unsigned_abs();
         if self.common.maps.expect(tgid, object.key, known.started, &block).is_err() {
             return Err(blocked);
@@ -114,30 +119,46 @@ impl Quick {
     }
 
     /// What can be known of the caller without looking into its memory. `None`: something about it is special.
-    fn known(&self, blocked: &Blocked, info: Option<Info>) -> Option<Known> {
+    pub fn known(&self, blocked: &Blocked, info: Option<Info>, hash: [u8; 32]) -> Option<Known> {
         let baseline = self.common.baseline.borrow().clone()?;
         let info = match info {
             Some(info) => info,
             None => process::info(blocked.pid).ok()?,
         };
-        let plain = info.uid == self.common.user.uid && info.euid == info.uid && info.egid == info.gid;
-        if !plain || !protected::is_executable_image(&blocked.file) {
+        if info.uid != self.common.user.uid || info.euid != info.uid || info.egid != info.gid {
             return None;
         }
-        // The file of root's alone whose content is known already; any other is hashed first.
-        let hash = self.common.hashes.remembered(&blocked.file)?;
         let Threads { count, started } = process::threads(blocked.pid).ok()?;
-        // Without a user namespace of its own it has none of the other kinds, either.
-        let namespace = fs::metadata(format!("/proc/{}/ns/user", blocked.pid)).ok()?.ino();
-        if count != 1 || !baseline.namespaces.is_user(namespace) {
+        if count != 1 {
             return None;
+        }
+        // Without a user namespace of its own it has none of the other kinds, either; and where the session may make none,
+        // it has none.
+        if self.policy.session().namespaces {
+            let namespace = fs::metadata(format!("/proc/{}/ns/user", blocked.pid)).ok()?.ino();
+            if !baseline.namespaces.is_user(namespace) {
+                return None;
+            }
         }
         let cwd = process::working_directory(blocked.pid).ok()?;
         Some(Known { baseline, hash, cwd, parent: info.parent, started })
     }
 }
 
-struct Known {
+/// An exec whose arguments are being looked at.
+pub struct Attempt {
+    pub request: Request,
+    pub known: Known,
+}
+
+impl Attempt {
+    pub fn give_up(self) -> Blocked {
+        self.request.blocked
+    }
+}
+
+/// What is known of an exec before its memory has been looked into.
+pub struct Known {
     baseline: Arc<Baseline>,
     hash: [u8; 32],
     cwd: Bytes,
@@ -146,10 +167,24 @@ struct Known {
 }
 
 /// What was let through, on its way to the evidence.
-#[derive(Clone, Debug)]
-pub struct Ledger {
-    sender: UnboundedSender<Line>,
-    unwritten: Arc<AtomicUsize>,
+#[derive(Clone, Debug, Default)]
+pub struct Ledger(Arc<Book>);
+
+#[derive(Debug, Default)]
+struct Book {
+    lines: Mutex<Lines>,
+    told: Condvar,
+    /// Lines that the evidence has not taken over.
+    unwritten: AtomicUsize,
+    /// The disk has no room for more.
+    full: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    lines: Vec<Line>,
+    /// They are to be taken.
+    told: bool,
 }
 
 /// What the [`Ledger`] carries.
@@ -161,49 +196,60 @@ pub enum Line {
 }
 
 /// Room for one line in the [`Ledger`].
-struct Room<'a>(&'a Ledger);
+struct Room<'a>(&'a Book);
 
 impl Ledger {
-    pub fn new() -> (Self, UnboundedReceiver<Line>) {
-        let (sender, receiver) = unbounded_channel();
-        (Self { sender, unwritten: Arc::default() }, receiver)
+    fn entry(&self) -> Option<Room<'_>> {
+        let unwritten = self.0.unwritten.fetch_add(1, Ordering::Relaxed);
+        let room = Room(&self.0);
+        (unwritten < UNWRITTEN_MAX && !self.0.full.load(Ordering::Relaxed)).then_some(room)
     }
 
-    fn entry(&self) -> Option<Room<'_>> {
-        if self.unwritten.fetch_add(1, Ordering::Relaxed) < UNWRITTEN_MAX {
-            return Some(Room(self));
-        }
-        self.written();
-        None
+    /// Has the lines taken that are there.
+    pub fn tell(&self) {
+        self.0.lock().told = true;
+        self.0.told.notify_one();
+    }
+
+    /// Waits until somebody [`tells`](Self::tell), and takes the lines.
+    pub fn take(&self) -> Vec<Line> {
+        let lines = self.0.lock();
+        let untold = |lines: &mut Lines| !lines.told;
+        let mut lines = self.0.told.wait_while(lines, untold).unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *lines).lines
     }
 
     /// Waits until everything that was let through so far has been written.
     pub async fn flush(&self) {
         let (done, written) = oneshot::channel();
-        // No writer: there is nothing left to be written.
-        if self.sender.send(Line::Flush(done)).is_ok() {
-            written.await.ok();
-        }
+        self.0.lock().lines.push(Line::Flush(done));
+        self.tell();
+        written.await.ok();
     }
 
-    /// One line has been taken over by the evidence.
-    pub fn written(&self) {
-        self.unwritten.fetch_sub(1, Ordering::Relaxed);
+    /// One line has been taken over by the evidence. `full`: there is no room for another one.
+    pub fn written(&self, full: bool) {
+        self.0.full.store(full, Ordering::Relaxed);
+        self.0.unwritten.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Book {
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Room<'_> {
     fn write(self, passed: Passed) {
-        let Self(ledger) = &self;
-        if ledger.sender.send(Line::Passed(Box::new(passed))).is_ok() {
-            // It is given back by `written`.
-            std::mem::forget(self);
-        }
+        self.0.lock().lines.push(Line::Passed(Box::new(passed)));
+        // It is given back by `written`.
+        std::mem::forget(self);
     }
 }
 
 impl Drop for Room<'_> {
     fn drop(&mut self) {
-        self.0.written();
+        self.0.unwritten.fetch_sub(1, Ordering::Relaxed);
     }
 }

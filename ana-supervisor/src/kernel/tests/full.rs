@@ -13,7 +13,8 @@ fn assert_full<T: std::fmt::Debug>(result: Result<T, KernelError>, wanted: &str)
 
 #[test]
 fn what_finds_its_map_full_is_refused_and_the_rest_holds() {
-    let sizes = ["PROTECTED", "HOLDS", "EXPECTED", "BLOCKS", "PRIVILEGED", "HARMLESS_GROUPS", "PLACES", "WATCHED"];
+    let sizes =
+        ["PROTECTED", "HOLDS", "EXPECTED", "BLOCKS", "PRIVILEGED", "HARMLESS_GROUPS", "PLACES", "WATCHED"];
     let stage = Stage::new();
     let mut guard = stage.guard(Kernel::load_with(&sizes.map(|map| (map, 1))).unwrap());
     let ((program, file), (_, other)) =
