@@ -1,6 +1,8 @@
 //! What was let through without a hold has to be what is executed now: the file, the process, every byte of the arguments
 //! and of the environment. User space read them while they could still be changed; here they cannot.
 
+use core::hint::black_box;
+
 use ana_common::{BLOCK_BYTES, FileKey};
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
 
@@ -55,7 +57,7 @@ fn number_of_block(task: *const u8) -> Option<u64> {
     let (next, end): (u64, u64) =
         (field(mm, &OFFSET_MM_STRUCT_ENV_START)?, field(mm, &OFFSET_MM_STRUCT_ENV_END)?);
     let (arguments, length) = (middle.wrapping_sub(start), end.wrapping_sub(start));
-    if next != middle || arguments > length || length == 0 || length > BLOCK_BYTES as u64 {
+    if next != middle || arguments > length {
         return None;
     }
     let (block, zeroes) = (SCRATCH.get_ptr_mut(0)?, ZEROES.get_ptr(0)?);
@@ -63,12 +65,18 @@ fn number_of_block(task: *const u8) -> Option<u64> {
     let block = unsafe { &mut *block };
     (block.arguments, block.length) = (arguments as u32, length as u32);
     let words = block.words.as_mut_ptr().cast();
-    // SAFETY: the helpers write at most the slot's size, and fail on an address that cannot be read.
-    let read = unsafe {
-        // What an earlier, longer image has left.
-        bpf_probe_read_kernel(words, BLOCK_BYTES as u32, zeroes.cast()) == 0
-            && bpf_probe_read_user(words, length as u32, start as *const _) == 0
-    };
+    // What an earlier, longer image has left. SAFETY: the helper writes exactly the slot's words.
+    if unsafe { bpf_probe_read_kernel(words, BLOCK_BYTES as u32, zeroes.cast()) } != 0 {
+        return None;
+    }
+    // Only now, and hidden from the compiler, which would keep an earlier check and move the number to the stack: Linux 6.1
+    // forgets its bounds there.
+    let length = black_box(length);
+    if length == 0 || length > BLOCK_BYTES as u64 {
+        return None;
+    }
+    // SAFETY: the helper writes at most the slot's size, and fails on an address that cannot be read.
+    let read = unsafe { bpf_probe_read_user(words, length as u32, start as *const _) } == 0;
     // The look-up is the comparison: the kernel's own, of every byte. SAFETY: the value is copied at once.
     if read { unsafe { BLOCKS.get(&*block) }.copied() } else { None }
 }

@@ -278,10 +278,13 @@ impl Drop for Ground {
         if std::thread::panicking() && std::env::var_os("ANA_TEST_KEEP").is_some() {
             return;
         }
-        if let Err(error) = fs::remove_dir_all(&self.root)
-            && !std::thread::panicking()
-        {
-            panic!("{}: {error}", self.root.display());
+        // The last one of a session that a test has killed may still be writing in it.
+        let removed = wait::poll(wait::LIMIT, || match fs::remove_dir_all(&self.root) {
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => None,
+            other => Some(other),
+        });
+        if !matches!(removed, Some(Ok(()))) && !std::thread::panicking() {
+            panic!("{}: {removed:?}", self.root.display());
         }
     }
 }

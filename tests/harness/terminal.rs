@@ -118,6 +118,14 @@ impl Terminal {
         self.until(&format!("{text:?}"), |screen| screen.contains(text))
     }
 
+    /// Waits until cat has repeated the word that was typed. (Typed before `fg` is through, it is shown twice before that.)
+    #[track_caller]
+    pub fn until_repeated(&self, word: &str) -> String {
+        let repeated =
+            |screen: &str| screen.matches(word).count() >= 2 && screen.lines().any(|line| line == word);
+        self.until("cat's echo", repeated)
+    }
+
     /// Waits until the last line is the outer shell's empty prompt again.
     #[track_caller]
     pub fn until_prompt(&self) -> String {

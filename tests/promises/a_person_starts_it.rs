@@ -94,7 +94,7 @@ fn in_a_terminal() {
     terminal.until_shows("Stopped");
     terminal.line("fg");
     terminal.line("two");
-    terminal.until("cat's echo", |screen| screen.lines().filter(|line| *line == "two").count() == 2);
+    terminal.until_repeated("two");
     terminal.press("C-d");
     terminal.until_prompt();
     ground.assert_every_run_was_decided();

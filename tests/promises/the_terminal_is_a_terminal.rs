@@ -83,20 +83,20 @@ fn ctrl_z_and_fg() {
     terminal.line(&terminal.ana_run(&ground, "sh -c 'echo ready; exec cat'"));
     terminal.until("ready", |screen| screen.lines().any(|line| line == "ready"));
     terminal.line("one");
-    terminal.until("cat's echo", |screen| screen.lines().filter(|line| *line == "one").count() == 2);
+    terminal.until_repeated("one");
     terminal.press("C-z");
     terminal.until_shows("Stopped");
     terminal.until_prompt();
     assert_eq!(terminal.settings("between"), before, "a stopped ana-run gives the terminal back");
     terminal.line("fg");
     terminal.line("two");
-    terminal.until("cat's echo", |screen| screen.lines().filter(|line| *line == "two").count() == 2);
+    terminal.until_repeated("two");
     // And once more: the second stop is no different.
     terminal.press("C-z");
     terminal.until("two stops", |screen| screen.matches("Stopped").count() == 2);
     terminal.line("fg");
     terminal.line("three");
-    terminal.until("cat's echo", |screen| screen.lines().filter(|line| *line == "three").count() == 2);
+    terminal.until_repeated("three");
     terminal.press("C-d");
     terminal.until_prompt();
     terminal.line("echo status=$?");

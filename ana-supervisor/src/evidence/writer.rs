@@ -18,10 +18,7 @@ use super::decision::entry;
 use super::error::EvidenceError;
 use super::record::Entry;
 use super::store::Store;
-use crate::{
-    approval::{Decided, Reason},
-    sys,
-};
+use crate::approval::{Decided, Reason};
 
 /// How much one session may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +29,11 @@ pub struct Budget {
     pub fold: Duration,
     /// Decisions that may wait to be written.
     pub queue: usize,
-    /// What comes within this time is signed and synced together.
-    pub gather: Duration,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { a_minute: 600, fold: Duration::from_secs(10), queue: 1024, gather: Duration::from_millis(10) }
+        Self { a_minute: 600, fold: Duration::from_secs(10), queue: 1024 }
     }
 }
 
@@ -76,8 +71,6 @@ impl Writer {
     ) -> io::Result<Self> {
         let (jobs, queue) = sync_channel(budget.queue);
         thread::Builder::new().name("ana-evidence".into()).spawn(move || {
-            // What it writes has gone on already.
-            sys::process::defer_this_thread();
             if let Err(error) = Pen::new(&store, budget).write(&queue) {
                 broken(error);
             }
@@ -144,23 +137,12 @@ impl<'a> Pen<'a> {
                 }
             };
             let (mut entries, mut flushed) = (Vec::new(), Vec::new());
-            let end = Instant::now() + self.budget.gather;
-            let mut next = first;
-            while let Some(job) = next.take() {
+            // What has come meanwhile goes with it.
+            for job in first.into_iter().chain(queue.try_iter().take(self.budget.queue)) {
                 match job {
                     Job::Decision(decided) => entries.extend(self.take(decided)),
                     Job::Flush(done) => flushed.push(done),
                 }
-                if entries.len() >= self.budget.queue {
-                    break;
-                }
-                // Whoever flushes waits.
-                let left = if flushed.is_empty() {
-                    end.saturating_duration_since(Instant::now())
-                } else {
-                    Duration::ZERO
-                };
-                next = queue.recv_timeout(left).ok();
             }
             self.put(entries, !flushed.is_empty())?;
             for done in flushed {

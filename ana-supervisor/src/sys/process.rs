@@ -166,12 +166,6 @@ pub fn small_file(path: &str) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Lets this thread run after others (setpriority(2), 10): what it does can wait.
-pub fn defer_this_thread() {
-    // SAFETY: setpriority takes three integers; 0 means the calling thread.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
-}
-
 /// Lets this thread run before others (setpriority(2), −20), so that a machine full of work is not taken for a hang; what
 /// leads its own session is a group of its own for the scheduler, which is preferred as well (sched(7), autogroup).
 /// Within a cgroup whose CPU is limited this changes nothing.
