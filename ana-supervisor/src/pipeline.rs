@@ -204,14 +204,21 @@ impl Pipeline {
         let baseline = self.gate.common.baseline.borrow().clone().ok_or(GateError::Ended)?;
         let mut verdict = self.verdict(held);
         let hooks = process::changed_hooks(&held.subject.image.environment, &baseline);
-        if verdict.action == Action::Allow && !hooks.is_empty() {
-            // Harmless arguments mean nothing to a program that the environment makes run other code.
+        let apart = &held.subject.image.foreign_namespaces;
+        let but = match (hooks.is_empty(), apart.is_empty()) {
+            (true, true) => None,
+            (false, _) => Some(format!("the environment sets {}", hooks.join(", "))),
+            (true, false) => Some(format!("it is in another namespace ({})", apart.join(", "))),
+        };
+        if let (Action::Allow, Some(but)) = (verdict.action, but) {
+            // Harmless arguments mean nothing to a program that the environment makes run other code, or that finds
+            // other files where it looks for its own.
             let rule = self.policy.exec_rules().iter().find(|rule| rule.name() == verdict.rule);
             verdict.action = match rule.map(crate::policy::ExecRule::otherwise) {
                 Some(Action::Deny) => Action::Deny,
                 Some(Action::Allow | Action::Approve) | None => Action::Approve,
             };
-            verdict.because = format!("{}, but the environment sets {}", verdict.because, hooks.join(", "));
+            verdict.because = format!("{}, but {but}", verdict.because);
         }
         if verdict.exclusive && verdict.action != Action::Deny {
             held.stand_alone().await?;

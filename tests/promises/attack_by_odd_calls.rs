@@ -13,10 +13,8 @@ fn judged(ground: &Ground, session: &str) {
     ground.policy(&(ground.head() + session + &rule));
 }
 
-/// Runs Python in a session in which it is known what the protected program is. `call(name, path, argv, envp)` is execve(2)
-/// in a child, after `prepare`, and tells how that ended; the arguments are `[deploy, …]`.
-fn python(ground: &Ground, script: &str, more: &[&str]) -> ana_tests::Finished {
-    const CALL: &str = r"
+/// What the scripts have in common.
+const CALL: &str = r"
 import ctypes, os, resource, subprocess, sys
 libc = ctypes.CDLL(None, use_errno=True)
 deploy = sys.argv[1].encode()
@@ -36,6 +34,10 @@ def call(name, path, argv, envp=here, prepare=lambda: None):
     said(name, os.waitpid(child, 0)[1])
 subprocess.run([deploy, 'status', 'first'], check=True)
 ";
+
+/// Runs Python in a session in which it is known what the protected program is. `call(name, path, argv, envp)` is execve(2)
+/// in a child, after `prepare`, and tells how that ended; the arguments are `[deploy, …]`.
+fn python(ground: &Ground, script: &str, more: &[&str]) -> ana_tests::Finished {
     let script = ground.write_home("odd.py", 0o644, &format!("{CALL}{script}"));
     let mut command = vec!["/usr/bin/python3", path_str(&script)];
     let deploy = ground.deploy();
@@ -161,7 +163,8 @@ call('worse', deploy, [b'deploy', b'attack'], prepare=checked)
     ground.verify();
 }
 
-/// In a user namespace of its own a process is held, and that is shown.
+/// In a user namespace of its own a process finds other files where it looks for its own: allowed arguments mean nothing
+/// there, and the namespace is shown.
 #[test]
 fn from_another_user_namespace() {
     let ground = Ground::new("odd-namespace");
@@ -173,14 +176,94 @@ for i in range(3): call('apart', deploy, [b'deploy', b'status', b'apart'], prepa
 ";
     let before = "call('here', deploy, [b'deploy', b'status', b'here'])\n";
     let told = python(&ground, &format!("{before}{script}"), &[]).assert_code(0).stdout();
-    assert_all(&told, &["here", "apart"], "ok");
+    assert_all(&told, &["here"], "ok");
+    assert_all(&told, &["apart"], "signal 9");
     let apart: Vec<_> = ground.decisions().into_iter().filter(|d| d.args() == ["status", "apart"]).collect();
     assert_eq!(apart.len(), 3);
     for decision in &apart {
+        assert!(decision.denies(), "{}", decision.payload);
         let foreign = decision.payload["operation"]["exec"]["foreign_namespaces"].to_string();
         assert!(foreign.contains("user"), "{foreign}");
     }
     ground.assert_every_run_was_decided();
+    ground.verify();
+}
+
+/// Executes the protected program by a descriptor, from a root folder of the agent's own with a loader of the agent's own.
+const OWN_ROOT: &str = "
+child = os.fork()
+if child == 0:
+    program = os.open(deploy, os.O_PATH)
+    if libc.unshare(0x10000000) != 0: os._exit(98)
+    os.chroot(sys.argv[2])
+    libc.syscall(322, program, b'', vector([b'deploy', b'status', b'own']), vector(here), 0x1000)
+    os._exit(97)
+said('own-root', os.waitpid(child, 0)[1])
+";
+
+/// That folder. Its loader does what it wants inside of the protected program: it ends with 42.
+fn own_root(ground: &Ground) -> std::path::PathBuf {
+    let root = ground.home().join("root");
+    let text = "void _start(void) { __asm__ volatile(\"syscall\" : : \"a\"(231), \"D\"(42)); }";
+    let source = ground.write_home("loader.c", 0o644, text);
+    fs::create_dir_all(root.join("lib64")).expect("root may");
+    let loader = root.join("lib64/ld-linux-x86-64.so.2");
+    admin("gcc", &["-nostdlib", "-static-pie", "-o", path_str(&loader), path_str(&source)]);
+    root
+}
+
+#[test]
+fn with_a_loader_of_its_own() {
+    let ground = Ground::new("odd-loader");
+    let root = own_root(&ground);
+    for (session, end) in [("", "exit 98"), ("[session]\nnamespaces = true\n", "signal 9")] {
+        judged(&ground, session);
+        let told = python(&ground, OWN_ROOT, &[path_str(&root)]).assert_code(0).stdout();
+        assert_all(&told, &["own-root"], end);
+    }
+    ground.assert_every_run_was_decided();
+    ground.verify();
+}
+
+#[test]
+fn with_a_loader_of_its_own_without_ana() {
+    let ground = Ground::bare("odd-loader");
+    let root = own_root(&ground);
+    let script = ground.write_home("odd.py", 0o644, &format!("{CALL}{OWN_ROOT}"));
+    let deploy = ground.deploy();
+    let command = ["/usr/bin/python3", path_str(&script), path_str(&deploy), path_str(&root)];
+    let told = ground.run_without_ana(&command).assert_code(0).stdout();
+    assert_all(&told, &["own-root"], "exit 42");
+}
+
+/// The arguments of a script's call are chosen for its interpreter, which is protected as well and may run with those: it
+/// runs with others.
+#[test]
+fn a_script_whose_arguments_are_its_interpreters() {
+    let ground = Ground::new("odd-both");
+    let interpreter = ground.root().join("bin/python3");
+    fs::copy("/usr/bin/python3", &interpreter).expect("copy");
+    let text = format!(
+        "#!{}\nimport subprocess\nsubprocess.run([{:?}, 'script-ran'])\n",
+        path_str(&interpreter),
+        path_str(&ground.benign())
+    );
+    let script = ground.write("bin/listed.py", 0o755, &text);
+    let rules = format!(
+        "[[exec]]\nname = \"python\"\nfile = [{interpreter:?}]\nallow = [[\"--version\"]]\notherwise = \"deny\"\n\
+         [[exec]]\nname = \"script\"\nfile = [{script:?}]\nallow = [[\"**\"]]\n"
+    );
+    ground.policy(&(ground.head() + &ground.rule("allow = [[\"status\", \"**\"]]") + &rules));
+    let attack = "
+import time
+for i in range(5): call('alone', sys.argv[2].encode(), [b'python3', b'--version'])
+for i in range(5): call('both', sys.argv[3].encode(), [b'python3', b'--version'])
+";
+    let told = python(&ground, attack, &[path_str(&interpreter), path_str(&script)]).assert_code(0).stdout();
+    assert_all(&told, &["alone"], "ok");
+    assert_all(&told, &["both"], "signal 9");
+    let benign = ground.all_markers().len() - ground.markers().len();
+    assert_eq!(benign, 0, "the script ran");
     ground.verify();
 }
 

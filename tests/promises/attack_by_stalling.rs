@@ -118,6 +118,54 @@ fn a_stderr_that_stalls() {
     ends_unrun(&ground, session);
 }
 
+/// Who holds a lease on a file (F_SETLEASE) keeps those waiting who open it; the kernel opens it for each event, too.
+#[test]
+fn a_lease_on_a_listed_file() {
+    let ground = Ground::new("stall-lease");
+    let listed = ground.home().join("listed");
+    let rule = ground.rule("allow = [[\"status\", \"**\"]]\notherwise = \"deny\"");
+    let own = format!("[[exec]]\nname = \"own\"\nfile = [{listed:?}]\notherwise = \"deny\"\n");
+    ground.policy(&(ground.head() + &rule + &own));
+    let script = ground.write_home("lease.py", 0o644, LEASE);
+    let mut session = ground.launch(&["/bin/sh"]).start_listening();
+    let (deploy, home) = (ground.deploy(), ground.home());
+    session.say(&format!("{} status first", path_str(&deploy)));
+    session.until_stdout("ran status first");
+    session.say(&format!("/usr/bin/python3 {} {}", path_str(&script), path_str(&home)));
+    session.until_stdout("attempt lease: ok");
+    session.until_stdout("attempt exec: ");
+    let begin = Instant::now();
+    let run = Command::new(&deploy).env("ANA_TEST_MARKS", "/dev/null").output().expect("it runs");
+    assert!(run.status.success(), "{run:?}");
+    session.say(&format!("{} status second", path_str(&deploy)));
+    session.until_stdout("ran status second");
+    assert!(begin.elapsed() < Duration::from_secs(5), "the host waited {:?}", begin.elapsed());
+    assert!(!session.stdout().contains("attempt exec: ran"), "{}", session.stdout());
+    session.hush();
+    session.finish_within(Duration::from_secs(40));
+    ground.verify();
+}
+
+/// Puts a program with a lease on it where one is listed, and executes it. (The lease is broken after 45 s, or when its
+/// holder ends.)
+const LEASE: &str = "
+import fcntl, os, shutil, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+made, listed = (os.path.join(sys.argv[1], name) for name in ('made', 'listed'))
+shutil.copy('/bin/true', made)
+file = os.open(made, os.O_RDONLY)
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print('attempt lease: ok', flush=True)
+os.rename(made, listed)
+child = os.fork()
+if child == 0:
+    os.close(file)
+    try: os.execv(listed, ['listed'])
+    except OSError as error: os._exit(100 + error.errno)
+status = os.waitpid(child, 0)[1]
+print('attempt exec:', 'ran' if status == 0 else status, flush=True)
+";
+
 /// Ten looks at arguments that do not come: nothing else that executes a protected program waits, wherever it is.
 #[test]
 fn ten_arguments_that_stall() {

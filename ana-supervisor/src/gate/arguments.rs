@@ -29,7 +29,7 @@ use nix::{
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
-    exec::protected::{self, ProtectedFiles, Stat},
+    exec::protected::{ProtectedFiles, Stat},
     files,
 };
 use crate::{
@@ -250,7 +250,7 @@ impl Look {
             let protected = self.protected.find(&file).is_some();
             let served = fstatfs(&file).ok()?.filesystem_type() == FUSE;
             let opened = (!protected && !served).then(|| self.own.reopen(file.as_fd()));
-            let is_image = matches!(opened, Some(Ok(file)) if protected::is_executable_image(&file));
+            let is_image = matches!(opened, Some(Ok(file)) if files::is_executable_image(&file));
             Some(Program { file, path: path.into_os_string().into_encoded_bytes(), is_image })
         })
     }

@@ -32,7 +32,15 @@ type Version = (u64, u64, u64, i64, i64, i64, i64);
 
 /// SHA-256 of file contents. Remembers only those of files that nobody but root can write.
 #[derive(Debug, Default)]
-pub struct Hashes(Mutex<HashMap<Version, [u8; 32]>>);
+pub struct Hashes(Mutex<HashMap<Version, Content>>);
+
+/// What a file contains.
+#[derive(Clone, Copy, Debug)]
+pub struct Content {
+    pub hash: [u8; 32],
+    /// An ELF image: the kernel executes it itself.
+    pub executable: bool,
+}
 
 impl Hashes {
     /// Hashes what the descriptor shows, wherever its offset is.
@@ -41,8 +49,8 @@ impl Hashes {
     /// A file beyond 2 GiB, or one that cannot be read.
     pub fn of(&self, file: &File) -> io::Result<[u8; 32]> {
         let version = version(&file.metadata()?);
-        if let Some(hash) = version.as_ref().and_then(|version| self.lock().get(version).copied()) {
-            return Ok(hash);
+        if let Some(known) = version.as_ref().and_then(|version| self.lock().get(version).copied()) {
+            return Ok(known.hash);
         }
         let hash = hash(file, SIZE_MAX)?;
         if let Some(version) = version {
@@ -50,19 +58,25 @@ impl Hashes {
             if remembered.len() >= REMEMBERED_MAX {
                 remembered.clear();
             }
-            remembered.insert(version, hash);
+            remembered.insert(version, Content { hash, executable: is_executable_image(file) });
         }
         Ok(hash)
     }
 
-    /// The hash of the file that has this metadata, if it is known already: then nobody but root can have changed the content since.
-    pub fn remembered(&self, meta: &fs::Metadata) -> Option<[u8; 32]> {
+    /// The content of the file that has this metadata, if it is known already: then nobody but root can have changed the content since.
+    pub fn remembered(&self, meta: &fs::Metadata) -> Option<Content> {
         self.lock().get(&version(meta)?).copied()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Version, [u8; 32]>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Version, Content>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether the kernel loads the file itself (ELF), rather than handing it to an interpreter.
+pub fn is_executable_image(file: &File) -> bool {
+    let mut magic = [0; 4];
+    file.read_exact_at(&mut magic, 0).is_ok() && &magic == b"\x7fELF"
 }
 
 /// `None`: others than root can write it.
@@ -189,5 +203,11 @@ mod tests {
         fs::write(&path, "two").unwrap();
         assert_ne!(hashes.of(&file).unwrap(), one);
         fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn an_image_is_told_from_a_script() {
+        assert!(is_executable_image(&File::open("/usr/bin/env").unwrap()));
+        assert!(!is_executable_image(&File::open("/etc/passwd").unwrap()));
     }
 }

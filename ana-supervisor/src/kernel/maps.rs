@@ -133,8 +133,9 @@ impl Maps {
             return Ok(number);
         }
         let number = numbers.next();
-        if let Err(full) = self.0.blocks.insert(*block, number, NEW) {
-            let Some(old) = numbers.make_room(now) else { return Err(full) };
+        if let Err(error) = self.0.blocks.insert(*block, number, NEW) {
+            let full = matches!(&error, KernelError::Map { source, .. } if is_full(source));
+            let Some(old) = full.then(|| numbers.make_room(now)).flatten() else { return Err(error) };
             self.0.blocks.remove(&old)?;
             self.0.blocks.insert(*block, number, NEW)?;
         }
@@ -148,6 +149,18 @@ impl Maps {
     /// The map cannot be changed. (What was not expected is no error.)
     pub fn forget_expected(&self, tgid: u32) -> Result<(), KernelError> {
         self.0.expected.remove(&tgid)
+    }
+
+    /// The same, if what is expected is of the process that started then.
+    ///
+    /// # Errors
+    /// The map cannot be changed.
+    pub fn forget_expected_of(&self, tgid: u32, started: u64) -> Result<(), KernelError> {
+        let known = self.0.expected.lock().get(&tgid, 0);
+        match known {
+            Ok(expected) if expected.started == started => self.forget_expected(tgid),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// The process is about to gain privilege by an exec that was approved: what it executes after that, and what its
@@ -214,6 +227,11 @@ impl Maps {
         }
         Ok(Health { lost: counter(COUNTER_LOST)?, misses: counter(COUNTER_MISSES)?, recursion_misses })
     }
+}
+
+/// E2BIG (bpf(2), BPF_MAP_UPDATE_ELEM).
+fn is_full(error: &MapError) -> bool {
+    matches!(error, MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::E2BIG))
 }
 
 /// A hash map with its name, behind a lock.

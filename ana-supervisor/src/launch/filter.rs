@@ -14,6 +14,7 @@ struct Numbers {
     prlimit64: libc::c_long,
     clone: libc::c_long,
     clone3: libc::c_long,
+    unshare: libc::c_long,
     seccomp: libc::c_long,
     socket: libc::c_long,
     socketpair: libc::c_long,
@@ -28,6 +29,7 @@ const NATIVE: Numbers = Numbers {
     prlimit64: libc::SYS_prlimit64,
     clone: libc::SYS_clone,
     clone3: libc::SYS_clone3,
+    unshare: libc::SYS_unshare,
     seccomp: libc::SYS_seccomp,
     socket: libc::SYS_socket,
     socketpair: libc::SYS_socketpair,
@@ -43,6 +45,7 @@ const I386: Numbers = Numbers {
     prlimit64: 340,
     clone: 120,
     clone3: 435,
+    unshare: 310,
     seccomp: 354,
     socket: 359,
     socketpair: 360,
@@ -80,23 +83,28 @@ fn table(numbers: &Numbers, switches: Switches) -> Table {
         refuse.push((numbers.io_uring_setup, libc::EPERM));
     }
     let errno = libc::EPERM;
+    let mut refuse_flags = vec![
+        // A process that shares a held one's working directory moves it to another after it was shown. (Threads are
+        // stopped with it.)
+        Flags { call: numbers.clone, argument: 0, flag: libc::CLONE_FS, unless: libc::CLONE_THREAD, errno },
+        // Whoever listens to a filter answers the system calls of what was judged: its files are others then.
+        Flags { call: numbers.seccomp, argument: 1, flag: NEW_LISTENER, unless: 0, errno },
+    ];
+    if !switches.namespaces {
+        // Whoever is root in one may change its root folder, and with it what a program loads.
+        refuse_flags.extend([numbers.clone, numbers.unshare].map(|call| Flags {
+            call,
+            argument: 0,
+            flag: libc::CLONE_NEWUSER,
+            unless: 0,
+            errno,
+        }));
+    }
     Table {
         refuse,
         // Setting the limits of another process: RLIMIT_CPU = 0 kills it, and Landlock does not scope this call.
         refuse_unless_zero: vec![(numbers.prlimit64, &[0, 2][..], errno)],
-        refuse_flags: vec![
-            // A process that shares a held one's working directory moves it to another after it was shown. (Threads are
-            // stopped with it.)
-            Flags {
-                call: numbers.clone,
-                argument: 0,
-                flag: libc::CLONE_FS,
-                unless: libc::CLONE_THREAD,
-                errno,
-            },
-            // Whoever listens to a filter answers the system calls of what was judged: its files are others then.
-            Flags { call: numbers.seccomp, argument: 1, flag: NEW_LISTENER, unless: 0, errno },
-        ],
+        refuse_flags,
         socket_calls: vec![numbers.socket, numbers.socketpair],
         families: vec![libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK],
     }

@@ -1,6 +1,11 @@
 //! The evidence of what was let through without a hold. It is written behind the operation, not before it: a rule has
 //! decided, and no person; what a supervisor that is killed had not written yet, some milliseconds' worth, is lost.
 
+use std::{
+    os::fd::AsFd,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
 use super::{Pipeline, chain, unwritten};
 use crate::{
     approval::Decided,
@@ -8,17 +13,23 @@ use crate::{
         exec::quick::{Ledger, Line, Passed},
         files, process,
     },
-    operation,
+    operation, sys,
 };
 
 impl Pipeline {
-    /// Writes down what was let through, in its order, for ever.
-    pub fn keep(&self, ledger: &Ledger) -> ! {
+    /// Writes down what was let through, in its order, for ever. Blocks.
+    pub fn keep(&self, ledger: &Ledger) {
+        let Err(_panicked) = catch_unwind(AssertUnwindSafe(|| self.keep_on(ledger)));
+        self.fail("what was let through is not written down any more");
+    }
+
+    fn keep_on(&self, ledger: &Ledger) -> ! {
         loop {
-            ledger.take().into_iter().for_each(|line| match line {
+            let lines = ledger.take();
+            lines.into_iter().for_each(|line| match line {
                 Line::Passed(passed) => {
                     self.write_down(*passed);
-                    ledger.written(self.store.room().is_err());
+                    ledger.written();
                 }
                 Line::Flush(done) => {
                     if let Err(error) = self.writer.flush() {
@@ -28,15 +39,21 @@ impl Pipeline {
                     done.send(()).ok();
                 }
             });
+            ledger.full(self.store.room().is_err());
         }
     }
 
     fn write_down(&self, passed: Passed) {
         let Some(baseline) = self.gate.common.baseline.borrow().clone() else { return };
-        let Passed { pid, call, verdict, object, file, hash, cwd, parent, started, at } = passed;
+        let Passed { pid, process, call, verdict, object, file, hash, cwd, parent, started, at } = passed;
         let Ok(program) = files::describe(&file, object.key, hash, &self.gate.common.user) else {
             return self.fail("a program that was let through cannot be described");
         };
+        if sys::process::ended(process.as_fd()).unwrap_or(true) {
+            // It may have died while the guard was told of it: its number will be another's.
+            let tgid = pid.as_raw().unsigned_abs();
+            self.gate.common.maps.forget_expected_of(tgid, started).ok();
+        }
         let user = &self.gate.common.user;
         let requester = process::requester(pid, started, parent, baseline.agent);
         let exec = |nonce: &str| operation::Exec {

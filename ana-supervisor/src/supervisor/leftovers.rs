@@ -1,6 +1,6 @@
 //! What a crashed session left behind: its processes, its cgroups, its pinned links. First kill, then unpin.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, io, path::Path, time::Duration};
 
 use super::door::HIDDEN;
 use crate::{
@@ -14,17 +14,25 @@ const STARTING: Duration = Duration::from_secs(60);
 
 /// Whether a supervisor or a warden keeps this session.
 pub(super) fn is_live(session: &str) -> bool {
-    pins::is_kept(&Path::new(pins::BASE).join(session)).unwrap_or(false)
+    match pins::is_kept(&Path::new(pins::BASE).join(session)) {
+        Ok(kept) => kept,
+        // Where it cannot be told, it lives.
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 /// The ids of the sessions that nobody keeps any more.
 pub fn remains(hierarchy: &Hierarchy) -> Vec<String> {
     let base = Path::new(pins::BASE);
-    // Where there is no such directory yet, there is no session.
-    let starts = pins::starts(base);
-    let mut found = pins::leftovers(base).unwrap_or_default();
-    found.retain(|session| !is_live(session));
-    drop(starts);
+    // Where there is no such directory yet, there is no session; and without the lock it cannot be told which ones live.
+    let mut found = match pins::starts(base) {
+        Ok(_until_here) => {
+            let mut found = pins::leftovers(base).unwrap_or_default();
+            found.retain(|session| !is_live(session));
+            found
+        }
+        Err(_) => Vec::new(),
+    };
     for entry in fs::read_dir(hierarchy.base()).into_iter().flatten().flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
         let settled = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());

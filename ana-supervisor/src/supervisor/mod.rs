@@ -120,7 +120,7 @@ pub fn serve(
             .map_err(io("announce the socket"))?;
         owner::session(options, door, kernel, oom_score).await
     });
-    // The answering thread is blocked in a read for ever: do not wait for it.
+    // The answering thread goes on for ever: do not wait for it.
     runtime.shutdown_background();
     served
 }

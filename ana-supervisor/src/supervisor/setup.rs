@@ -35,7 +35,7 @@ use crate::{
     evidence::{Entry, Event, Store, Writer, writer::Budget},
     gate::{
         exec::{
-            Common, ExecGate,
+            Common, ExecGate, OnTheirWay,
             admitted::Admitted,
             answerer::{Answerer, Blocked},
             look::Lookers,
@@ -192,6 +192,7 @@ impl Fences {
             maps: kernel.maps(),
             protected: Arc::new(ProtectedFiles::new(&policy, &path_of(spec))),
             admitted: Admitted::default(),
+            on_their_way: OnTheirWay::default(),
             hashes: Hashes::default(),
             user: door.account.identity.clone(),
             harmless_groups,
@@ -344,7 +345,10 @@ fn build(
     let fatal_pipeline = fatal_sender.clone();
     let pipeline = Arc::new(Pipeline::new(session, policy, gate, desk, writer, store, fatal_pipeline));
     let (keeper, kept) = (Arc::clone(&pipeline), ledger.clone());
-    std::thread::spawn(move || keeper.keep(&kept));
+    std::thread::Builder::new()
+        .name("ana-keeper".to_owned())
+        .spawn(move || keeper.keep(&kept))
+        .map_err(doing("start the thread that keeps what was let through"))?;
     Ok(Parts {
         pipeline,
         ledger,

@@ -192,7 +192,10 @@ impl AsFd for Watch {
 const APPEARED: u64 = libc::FAN_CREATE | libc::FAN_MOVED_TO | libc::FAN_ONDIR;
 
 fn init(flags: u32) -> io::Result<OwnedFd> {
-    let event_flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_LARGEFILE | libc::O_NOATIME;
+    // Nonblocking: the kernel opens the file for each event, and would wait there for whoever holds a lease on it
+    // (fcntl(2), F_SETLEASE); so it denies that one event.
+    let event_flags =
+        libc::O_RDONLY | libc::O_CLOEXEC | libc::O_LARGEFILE | libc::O_NOATIME | libc::O_NONBLOCK;
     // SAFETY: fanotify_init takes two integers and returns a new descriptor, or -1.
     let fd = unsafe { libc::fanotify_init(flags, event_flags.unsigned_abs()) };
     if fd < 0 {

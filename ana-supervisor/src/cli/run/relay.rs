@@ -37,8 +37,8 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(2);
 /// Bytes of keys (a paste, say) that wait for an agent that does not read; more are lost, as in any terminal.
 const KEYS_MAX: usize = 1 << 20;
-/// What bubblewrap says when it may not make a user namespace.
-const SANDBOX_FAILED: &[u8] = b"setting up uid map: Permission denied";
+/// What bubblewrap says when it may not make a user namespace, or may not be root in it.
+const SANDBOX_FAILED: [&[u8]; 2] = [b"No permissions to creat", b"setting up uid map: Permission denied"];
 
 pub(super) struct Relay {
     client: Client,
@@ -175,7 +175,13 @@ impl Relay {
     fn hear(&mut self) -> anyhow::Result<Option<End>> {
         let replies: Vec<Reply> = match self.client.connection.receive_ready() {
             Ok(replies) => replies,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            // With something of ours that it has not read, it is a reset.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+                ) =>
+            {
                 say("the supervisor has ended; the session is dead");
                 return Ok(Some(End::Lost));
             }
@@ -401,9 +407,9 @@ fn copy(pipe: OwnedFd, mut to: impl Write + Send + 'static, done: Sender<bool>) 
 
 fn mentions_sandbox(tail: &mut Vec<u8>, output: &[u8]) -> bool {
     tail.extend_from_slice(output);
-    let found = tail.windows(SANDBOX_FAILED.len()).any(|window| window == SANDBOX_FAILED);
-    let keep = tail.len().min(SANDBOX_FAILED.len());
-    tail.drain(..tail.len() - keep);
+    let found = SANDBOX_FAILED.iter().any(|text| tail.windows(text.len()).any(|window| window == *text));
+    let longest = SANDBOX_FAILED.iter().map(|text| text.len()).max().unwrap_or_default();
+    tail.drain(..tail.len().saturating_sub(longest));
     found
 }
 
@@ -430,11 +436,12 @@ mod tests {
 
     #[test]
     fn a_complaint_that_is_cut_in_two_is_found() {
-        let text = b"bwrap: setting up uid map: Permission denied\n";
-        for cut in 0..text.len() {
-            let mut tail = Vec::new();
-            let first = mentions_sandbox(&mut tail, &text[..cut]);
-            assert!(first | mentions_sandbox(&mut tail, &text[cut..]), "{cut}");
+        for text in SANDBOX_FAILED.map(|text| [b"bwrap: ", text, b"\n"].concat()) {
+            for cut in 0..text.len() {
+                let mut tail = Vec::new();
+                let first = mentions_sandbox(&mut tail, &text[..cut]);
+                assert!(first | mentions_sandbox(&mut tail, &text[cut..]), "{cut}");
+            }
         }
         assert!(!mentions_sandbox(&mut Vec::new(), b"Permission denied"));
     }

@@ -168,7 +168,10 @@ impl Answerer {
                 drop(blocked.allow());
                 self.tell();
             }
-            Some((stat, object)) if exec && self.quick.may(&object) => {
+            // Of one that is held it is the interpreter: judged with the script, by the rules of both.
+            Some((stat, object))
+                if exec && !self.common.on_their_way.has(blocked.pid) && self.quick.may(&object) =>
+            {
                 self.attempt(Request { blocked, stat, object, meta, info });
             }
             _ => self.onward(blocked),

@@ -22,7 +22,7 @@ use super::{
     passage::Passage,
     privilege::{Credentials, Gain},
     program_of,
-    protected::{self, Protected, Stat},
+    protected::{Protected, Stat},
     script,
 };
 use crate::{
@@ -109,7 +109,7 @@ impl ExecGate {
 
     /// Notes that this process's exec is on its way. True: one was already, and this file belongs to it.
     fn join(&self, pid: Pid, stat: Stat, object: &Arc<Protected>) -> Result<bool, GateError> {
-        let mut in_flight = self.in_flight();
+        let mut in_flight = self.common.on_their_way.lock();
         let many = in_flight.len() >= IN_FLIGHT_MAX;
         match in_flight.get_mut(&pid) {
             // Nothing else in the process moves, and the first file has been opened for good: the second one can only be
@@ -130,7 +130,7 @@ impl ExecGate {
 
     pub(super) fn forget(&self, pid: Pid) {
         self.common.admitted.settle(pid);
-        self.in_flight().remove(&pid);
+        self.common.on_their_way.lock().remove(&pid);
     }
 
     /// Moves the blocked process into a frozen cgroup of its own, waits until nothing else in it moves, arms the guard
@@ -143,10 +143,10 @@ impl ExecGate {
     ) -> Result<(Unblocked, ArmedHold, Option<Credentials>), GateError> {
         let mut hold = ArmedHold::capture(self, blocked.pid, Arc::clone(&blocked.process))?;
         self.wait_until_alone(blocked.pid)?;
-        if let Some(exec) = self.in_flight().get_mut(&blocked.pid) {
+        if let Some(exec) = self.common.on_their_way.lock().get_mut(&blocked.pid) {
             exec.alone = true;
         }
-        hold.arm(match protected::is_executable_image(&blocked.file) {
+        hold.arm(match files::is_executable_image(&blocked.file) {
             true => Armed::executable(object.key),
             false => Armed::script(object.key),
         })?;
@@ -210,10 +210,11 @@ impl ExecGate {
             };
             image.ids.capabilities = gain.as_ref().and_then(Gain::capabilities);
             let hash = gate.common.hashes.of(&file)?;
-            let files = gate.in_flight().get(&pid).map(|exec| exec.files.clone()).unwrap_or_default();
+            let files =
+                gate.common.on_their_way.lock().get(&pid).map(|exec| exec.files.clone()).unwrap_or_default();
             let object = files.iter().find(|(s, _)| *s == stat).ok_or(GateError::UnknownFile)?;
             let judged = files::describe(&file, object.1.key, hash, &gate.common.user)?;
-            let (program, script, run) = match protected::is_executable_image(&file) {
+            let (program, script, run) = match files::is_executable_image(&file) {
                 true => (judged, None, None),
                 false => {
                     let run = script::run_of(&file, pid, stat, &image, &gate.common.user)?;

@@ -26,7 +26,7 @@ const LIMIT: Duration = Duration::from_millis(100);
 /// How many look at a time.
 const THREADS: usize = 4;
 
-/// What is seen: see [`Call::read`].
+/// What is seen: the arguments and the environment of an exec, or why they are not.
 pub type Seen = io::Result<Option<Call>>;
 
 /// All those threads. Each ends when this is dropped, or never.
@@ -76,9 +76,9 @@ impl<Work> Lookers<Work> {
     /// Has a thread look at the call of a process that is blocked in its exec, and does not wait. Give the place what it is
     /// for. `None`: all are busy.
     pub fn ask(&mut self, pid: Pid) -> Option<&mut Option<Work>> {
-        let idle = self.all.iter_mut().find(|looker| looker.busy.is_none())?;
+        let mut idle = self.all.iter_mut().filter(|looker| looker.busy.is_none());
         // A thread that could not let go of its descriptors has ended.
-        idle.asked.send(pid).ok()?;
+        let idle = idle.find(|looker| looker.asked.send(pid).is_ok())?;
         let busy = idle.busy.insert(Busy { work: None, until: Instant::now() + LIMIT });
         Some(&mut busy.work)
     }

@@ -104,6 +104,21 @@ pub enum GateError {
     Changed,
 }
 
+/// The execs that are on their way into a hold.
+#[derive(Default)]
+pub struct OnTheirWay(Mutex<HashMap<Pid, OnItsWay>>);
+
+impl OnTheirWay {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Pid, OnItsWay>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what this process opens belongs to one of them.
+    pub fn has(&self, pid: Pid) -> bool {
+        self.lock().contains_key(&pid)
+    }
+}
+
 /// The protected files of one exec that is on its way.
 #[derive(Default)]
 struct OnItsWay {
@@ -117,6 +132,7 @@ pub struct Common {
     pub maps: Maps,
     pub protected: Arc<ProtectedFiles>,
     pub admitted: Admitted,
+    pub on_their_way: OnTheirWay,
     pub hashes: Hashes,
     pub user: Identity,
     /// Groups that give no power.
@@ -132,7 +148,6 @@ pub struct ExecGate {
     pub router: Router,
     lookups: Lookups,
     pub teller: Teller,
-    in_flight: Mutex<HashMap<Pid, OnItsWay>>,
     /// Taken by whoever looks whether a process has stopped.
     looks: Mutex<()>,
     exclusive: Exclusive,
@@ -146,14 +161,9 @@ impl ExecGate {
             common,
             cgroup,
             router,
-            in_flight: Mutex::default(),
             looks: Mutex::default(),
             exclusive: Exclusive::default(),
         }
-    }
-
-    fn in_flight(&self) -> std::sync::MutexGuard<'_, HashMap<Pid, OnItsWay>> {
-        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the agent was started with; waits for it, briefly: the agent's own exec comes before we hear of its pid.

@@ -3,8 +3,7 @@
 use std::{fs, os::unix::fs::MetadataExt, sync::Arc};
 
 use super::{
-    Arrival, ExecGate, GateError, Held, Stop, Subject, admitted, answerer::Blocked, program_of, protected,
-    script,
+    Arrival, ExecGate, GateError, Held, Stop, Subject, admitted, answerer::Blocked, program_of, script,
 };
 use crate::{
     gate::{files, image::Memory, process},
@@ -26,7 +25,7 @@ impl ExecGate {
             return Ok(Arrival::Passed);
         }
         let pid = blocked.pid;
-        let image = protected::is_executable_image(&blocked.file);
+        let image = files::is_executable_image(&blocked.file);
         // Whatever was approved was to read it, by something that runs scripts.
         let reads = !image && !admitted::opens_for_writing(pid)?;
         self.common.admitted.settled(pid).await;

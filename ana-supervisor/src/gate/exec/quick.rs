@@ -4,11 +4,15 @@
 
 use std::{
     fs,
-    os::{fd::AsFd, unix::fs::MetadataExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::sync::oneshot;
@@ -18,7 +22,7 @@ use super::{
     answerer::Blocked,
     call::Call,
     look::Seen,
-    protected::{self, Protected, Stat},
+    protected::{Protected, Stat},
 };
 use crate::{
     gate::process::{self, Baseline, Threads},
@@ -29,6 +33,8 @@ use crate::{
 
 /// What was let through and is not written down yet; with more, everything is held, which is written down first.
 const UNWRITTEN_MAX: usize = 1024;
+/// How often a full disk is asked for room.
+const ROOM_AGAIN: Duration = Duration::from_secs(1);
 
 /// An exec that may be let through.
 #[derive(Debug)]
@@ -44,6 +50,7 @@ pub struct Request {
 #[derive(Debug)]
 pub struct Passed {
     pub pid: nix::unistd::Pid,
+    pub process: Arc<OwnedFd>,
     pub call: Call,
     pub verdict: Verdict,
     pub object: Arc<Protected>,
@@ -73,12 +80,12 @@ impl Quick {
     pub fn plain(&self, request: &Request) -> Option<[u8; 32]> {
         let user = &self.common.user;
         let plain = |info: &Info| info.uid == user.uid && info.euid == info.uid && info.egid == info.gid;
-        if !request.info.as_ref().is_none_or(plain) || !protected::is_executable_image(&request.blocked.file)
-        {
+        if !request.info.as_ref().is_none_or(plain) {
             return None;
         }
         // The file of root's alone whose content is known already; any other is hashed first.
-        self.common.hashes.remembered(&request.meta)
+        let content = self.common.hashes.remembered(&request.meta)?;
+        content.executable.then_some(content.hash)
     }
 
     /// Lets the exec go on, if the policy allows what was seen and nothing is special about it.
@@ -114,7 +121,7 @@ impl Quick {
         }
         let Known { hash, cwd, parent, started, .. } = known;
         let at = jiff::Timestamp::now();
-        entry.write(Passed { pid, call, verdict, object, file, hash, cwd, parent, started, at });
+        entry.write(Passed { pid, process, call, verdict, object, file, hash, cwd, parent, started, at });
         Ok(())
     }
 
@@ -132,13 +139,10 @@ impl Quick {
         if count != 1 {
             return None;
         }
-        // Without a user namespace of its own it has none of the other kinds, either; and where the session may make none,
-        // it has none.
-        if self.policy.session().namespaces {
-            let namespace = fs::metadata(format!("/proc/{}/ns/user", blocked.pid)).ok()?.ino();
-            if !baseline.namespaces.is_user(namespace) {
-                return None;
-            }
+        // Without a user namespace of its own it has none of the other kinds, either, nor another root.
+        let namespace = fs::metadata(format!("/proc/{}/ns/user", blocked.pid)).ok()?.ino();
+        if !baseline.namespaces.is_user(namespace) {
+            return None;
         }
         let cwd = process::working_directory(blocked.pid).ok()?;
         Some(Known { baseline, hash, cwd, parent: info.parent, started })
@@ -211,11 +215,14 @@ impl Ledger {
         self.0.told.notify_one();
     }
 
-    /// Waits until somebody [`tells`](Self::tell), and takes the lines.
+    /// Waits until somebody [`tells`](Self::tell), and takes the lines; while there is no room on the disk not for long,
+    /// so that somebody looks whether there is again.
     pub fn take(&self) -> Vec<Line> {
         let lines = self.0.lock();
         let untold = |lines: &mut Lines| !lines.told;
-        let mut lines = self.0.told.wait_while(lines, untold).unwrap_or_else(PoisonError::into_inner);
+        let limit = if self.0.full.load(Ordering::Relaxed) { ROOM_AGAIN } else { Duration::MAX };
+        let waited = self.0.told.wait_timeout_while(lines, limit, untold);
+        let (mut lines, _) = waited.unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *lines).lines
     }
 
@@ -227,10 +234,14 @@ impl Ledger {
         written.await.ok();
     }
 
-    /// One line has been taken over by the evidence. `full`: there is no room for another one.
-    pub fn written(&self, full: bool) {
-        self.0.full.store(full, Ordering::Relaxed);
+    /// One line has been taken over by the evidence.
+    pub fn written(&self) {
         self.0.unwritten.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether the disk has no room for more: then nothing is let through.
+    pub fn full(&self, full: bool) {
+        self.0.full.store(full, Ordering::Relaxed);
     }
 }
 
