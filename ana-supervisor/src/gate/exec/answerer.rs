@@ -180,13 +180,10 @@ impl Answerer {
 
     /// Begins to let an exec through without a hold.
     fn attempt(&mut self, request: Request) {
-        let asked = match self.quick.plain(&request) {
-            Some(hash) => self.lookers.ask(request.blocked.pid).map(|place| (place, hash)),
-            None => None,
-        };
-        let Some((place, hash)) = asked else { return self.onward(request.blocked) };
+        let Some(plain) = self.quick.plain(&request) else { return self.onward(request.blocked) };
+        let Some(place) = self.lookers.ask(request.blocked.pid) else { return self.onward(request.blocked) };
         // While somebody looks at the memory.
-        match self.quick.known(&request.blocked, request.info, hash) {
+        match self.quick.known(&request.blocked, plain) {
             Some(known) => *place = Some(Attempt { request, known }),
             None => self.onward(request.blocked),
         }

@@ -76,16 +76,16 @@ impl Quick {
         !object.privileged && self.policy.may_allow(&object.paths())
     }
 
-    /// The program's hash, if its file and its caller are nothing special.
-    pub fn plain(&self, request: &Request) -> Option<[u8; 32]> {
-        let user = &self.common.user;
-        let plain = |info: &Info| info.uid == user.uid && info.euid == info.uid && info.egid == info.gid;
-        if !request.info.as_ref().is_none_or(plain) {
-            return None;
-        }
+    /// The caller, and the program's hash, if they are nothing special.
+    pub fn plain(&self, request: &Request) -> Option<(Info, [u8; 32])> {
         // The file of root's alone whose content is known already; any other is hashed first.
         let content = self.common.hashes.remembered(&request.meta)?;
-        content.executable.then_some(content.hash)
+        let info = match request.info {
+            Some(info) => info,
+            None => process::info(request.blocked.pid).ok()?,
+        };
+        let plain = info.uid == self.common.user.uid && info.euid == info.uid && info.egid == info.gid;
+        (plain && content.executable).then_some((info, content.hash))
     }
 
     /// Lets the exec go on, if the policy allows what was seen and nothing is special about it.
@@ -125,16 +125,9 @@ impl Quick {
         Ok(())
     }
 
-    /// What can be known of the caller without looking into its memory. `None`: something about it is special.
-    pub fn known(&self, blocked: &Blocked, info: Option<Info>, hash: [u8; 32]) -> Option<Known> {
+    /// What else can be known of the caller without looking into its memory. `None`: something about it is special.
+    pub fn known(&self, blocked: &Blocked, (info, hash): (Info, [u8; 32])) -> Option<Known> {
         let baseline = self.common.baseline.borrow().clone()?;
-        let info = match info {
-            Some(info) => info,
-            None => process::info(blocked.pid).ok()?,
-        };
-        if info.uid != self.common.user.uid || info.euid != info.uid || info.egid != info.gid {
-            return None;
-        }
         let Threads { count, started } = process::threads(blocked.pid).ok()?;
         if count != 1 {
             return None;
