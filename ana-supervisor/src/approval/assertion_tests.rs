@@ -87,13 +87,34 @@ fn keys_that_are_no_keys_are_refused() {
     assert_refused!(PublicKey::from_b64(&passkey("short", okp(&[1; 31])).public_key), KeyError::Member("x"));
     assert_refused!(PublicKey::from_b64("!"), KeyError::Base64(_));
     assert_refused!(PublicKey::from_b64(&b64([0xa0])), KeyError::Cose(_));
-    assert_refused!(PublicKey::from_b64(&b64([0; 300])), KeyError::TooLong { len: 300 });
+    assert_refused!(PublicKey::from_b64(&b64([0; 256])), KeyError::Cose(_));
+    assert_refused!(PublicKey::from_b64(&b64([0; 257])), KeyError::TooLong { len: 257 });
     let mut trailing = unb64(&Token::new("key").passkey.public_key);
     trailing.push(0);
     assert_refused!(PublicKey::from_b64(&b64(&trailing)), KeyError::Cose(_));
     let mut off_curve = unb64(&Token::new("key").passkey.public_key);
     *off_curve.last_mut().unwrap() ^= 1;
     assert_refused!(PublicKey::from_b64(&b64(&off_curve)), KeyError::Point);
+}
+
+/// Coordinates say nothing about the curve that they are on.
+#[test]
+fn a_key_of_another_curve_is_refused() {
+    use coset::{CborSerializable, CoseKey, Label, cbor::Value, iana, iana::EnumI64};
+    let es = unb64(&Token::new("key").passkey.public_key);
+    let ed = unb64(&EdToken::new("key").passkey.public_key);
+    for (key, other) in [(es, iana::EllipticCurve::P_384), (ed, iana::EllipticCurve::Ed448)] {
+        let with = |curve: Option<Value>| {
+            let mut key = CoseKey::from_slice(&key).unwrap();
+            // -1 is "crv" of both kinds of keys (RFC 9053, 7.1 and 7.2).
+            key.params.retain(|(label, _)| *label != Label::Int(-1));
+            key.params.extend(curve.map(|curve| (Label::Int(-1), curve)));
+            PublicKey::from_b64(&b64(key.to_vec().unwrap()))
+        };
+        assert_refused!(with(Some(other.to_i64().into())), KeyError::Unsupported);
+        assert_refused!(with(Some(Value::Text("P-256".to_owned()))), KeyError::Member("crv"));
+        assert_refused!(with(None), KeyError::Member("crv"));
+    }
 }
 
 #[test]
@@ -333,6 +354,10 @@ fn texts_have_one_form_and_a_limit() {
         let long = verify(&with_field(&good, field, "A".repeat(1 << 20)), &expected(&offered));
         assert_refused!(long, AssertionError::TooLong { .. });
     }
+    // The longest that there may be is looked for; one byte more is not.
+    let of_length = |len| verify(&with_field(&good, 0, b64(vec![7; len])), &expected(&offered));
+    assert_refused!(of_length(CREDENTIAL_ID_MAX), AssertionError::UnknownPasskey { .. });
+    assert_refused!(of_length(CREDENTIAL_ID_MAX + 1), AssertionError::TooLong { max: CREDENTIAL_ID_MAX, .. });
 }
 
 #[test]

@@ -128,5 +128,7 @@ mod tests {
             assert!(parse(text.as_bytes()).is_err(), "{text:?} was taken");
         }
         assert!(parse(b"{\"type\":\"\xff\"}").is_err());
+        let error = parse(b"[]").unwrap_err();
+        assert!(error.to_string().contains("expected a JSON object"), "{error}");
     }
 }

@@ -279,6 +279,22 @@ fn a_counter_grows_from_operation_to_operation() {
 }
 
 #[test]
+fn the_list_that_was_changed_on_disk_is_the_one_that_counts() {
+    let (removed, enrolled) = (Token::new("removed"), Token::new("enrolled"));
+    let desk = desk(vec![removed.passkey.clone()]);
+    let mut answer = desk.ask(judged("A"), 0, DEADLINE).unwrap();
+    desk.show("A", 0).unwrap();
+    desk.replace_passkeys(list(vec![enrolled.passkey.clone()]));
+    assert!(matches!(
+        desk.sign("A", &sign_for(&removed, "A"), 0),
+        Err(DeskError::Verification { source: AssertionError::UnknownPasskey { .. }, .. })
+    ));
+    assert!(answer.try_recv().is_err());
+    desk.sign("A", &sign_for(&enrolled, "A"), 0).unwrap();
+    assert!(answer.try_recv().unwrap().approved());
+}
+
+#[test]
 fn a_counter_that_cannot_be_stored_denies() {
     let token = Token::new("key");
     let desk = desk(vec![token.passkey.clone()])

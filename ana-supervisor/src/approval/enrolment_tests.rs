@@ -20,6 +20,7 @@ fn the_first_is_roots_and_the_second_needs_the_first() {
     let first = enrol(&list, &wish("one", &one, None), no_terminal).unwrap();
     assert!(first.authorised_by.is_none());
     assert_eq!(*first.possession.challenge(), first.enrolment.challenge().unwrap());
+    assert_eq!(first.enrolment.host, "build-1.example");
     list.passkeys.push(first.passkey);
     list.validate().unwrap();
 
@@ -37,6 +38,23 @@ fn the_first_is_roots_and_the_second_needs_the_first() {
     let error = enrol(&list, &wish("four", &four, None), no_terminal).unwrap_err();
     assert!(matches!(error, EnrolError::NeedsAuthorisation { .. }), "{error}");
     assert!(!four.exists());
+}
+
+/// RFC 8785 by hand: the members in the order of their names, no spaces.
+#[test]
+fn all_of_an_enrolment_is_signed() {
+    let enrolment = Enrolment {
+        v: 1,
+        kind: "enrolment".to_owned(),
+        name: "n".to_owned(),
+        credential_id: "c".to_owned(),
+        public_key: "p".to_owned(),
+        host: "h".to_owned(),
+        nonce: "o".to_owned(),
+        issued_at: "t".to_owned(),
+    };
+    let form = r#"{"credential_id":"c","host":"h","issued_at":"t","kind":"enrolment","name":"n","nonce":"o","public_key":"p","v":1}"#;
+    assert_eq!(enrolment.challenge().unwrap().as_slice(), Sha256::digest(form).as_slice());
 }
 
 #[test]

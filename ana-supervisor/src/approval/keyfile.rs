@@ -160,8 +160,7 @@ impl KeyFile {
             .open(path)
             .map_err(io("create"))?;
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(io("write"))?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("sync the folder of"))
+        File::open(folder_of(path)).and_then(|folder| folder.sync_all()).map_err(io("sync the folder of"))
     }
 
     pub fn rp_id(&self) -> &str {
@@ -230,6 +229,11 @@ pub(super) fn open(path: &Path) -> Result<(File, u32), KeyFileError> {
         .map_err(io)?;
     let uid = file.metadata().map_err(io)?.uid();
     Ok((file, uid))
+}
+
+/// The folder to sync; a name without one is in the current folder.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn decode(field: &'static str, text: &str) -> Result<Vec<u8>, KeyFileError> {

@@ -49,12 +49,24 @@ fn a_list_that_others_can_write_or_a_link_is_refused() {
     two().save(&state_of(&folder)).unwrap();
     for mode in [0o664, 0o646, 0o666] {
         fs::set_permissions(list_of(&folder), fs::Permissions::from_mode(mode)).unwrap();
-        assert!(matches!(Passkeys::load_from(&list_of(&folder)), Err(PasskeysError::Mode { .. })));
+        let refused = Passkeys::load_from(&list_of(&folder));
+        assert!(
+            matches!(refused, Err(PasskeysError::Mode { mode: said, .. }) if said == mode),
+            "{mode:o}: {refused:?}"
+        );
     }
     let link = folder.path().join("link.json");
     std::os::unix::fs::symlink(list_of(&folder), &link).unwrap();
     assert!(matches!(Passkeys::load_from(&link), Err(PasskeysError::Io { action: "open", .. })));
     assert!(matches!(Passkeys::load_from(folder.path()), Err(PasskeysError::NotAFile { .. })));
+}
+
+/// Whoever opens a pipe waits for its other end, unless he says that he does not.
+#[test]
+fn a_pipe_is_refused_and_not_waited_for() {
+    let folder = TempDir::new().unwrap();
+    nix::unistd::mkfifo(&list_of(&folder), nix::sys::stat::Mode::S_IRUSR).unwrap();
+    assert!(matches!(Passkeys::load_from(&list_of(&folder)), Err(PasskeysError::NotAFile { .. })));
 }
 
 #[test]
@@ -92,9 +104,14 @@ fn a_wrong_list_is_refused_by_name() {
         let error = put(&changed).unwrap_err();
         assert!(error.contains(says), "{pointer}: {error}");
     }
+    let many = |count: usize| list((0..count).map(|n| Token::new(&n.to_string()).passkey).collect());
+    many(PASSKEYS_MAX).validate().unwrap();
+    assert!(matches!(many(PASSKEYS_MAX + 1).validate(), Err(Invalid::TooMany)));
     fs::write(list_of(&folder), "").unwrap();
     assert!(matches!(Passkeys::load_from(&list_of(&folder)), Err(PasskeysError::Parse { .. })));
-    fs::write(list_of(&folder), vec![b' '; 2 << 20]).unwrap();
+    fs::write(list_of(&folder), vec![b' '; 1 << 20]).unwrap();
+    assert!(matches!(Passkeys::load_from(&list_of(&folder)), Err(PasskeysError::Parse { .. })));
+    fs::write(list_of(&folder), vec![b' '; (1 << 20) + 1]).unwrap();
     assert!(matches!(Passkeys::load_from(&list_of(&folder)), Err(PasskeysError::TooLarge { .. })));
     assert!(Passkeys::new("").is_err() && Passkeys::new("a b").is_err() && Passkeys::new("h\u{e9}").is_err());
 }

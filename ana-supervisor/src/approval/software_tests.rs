@@ -6,6 +6,7 @@ use super::{
     super::{
         assertion::{Expected, verify},
         authenticator::{Offer, Options},
+        keyfile::folder_of,
         samples::*,
     },
     *,
@@ -55,6 +56,12 @@ fn a_file_keeps_the_key() {
 }
 
 #[test]
+fn the_folder_that_is_synced_is_the_files() {
+    assert_eq!(folder_of(Path::new("/etc/ana/one.key")), Path::new("/etc/ana"));
+    assert_eq!(folder_of(Path::new("one.key")), Path::new("."));
+}
+
+#[test]
 fn a_file_for_all_to_read_or_a_link_is_refused() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("key");
@@ -63,9 +70,14 @@ fn a_file_for_all_to_read_or_a_link_is_refused() {
     std::os::unix::fs::symlink(&path, &link).unwrap();
     assert!(matches!(KeyFile::open(&link), Err(KeyFileError::Io { action: "open", .. })));
     assert!(matches!(KeyFile::open(folder.path()), Err(KeyFileError::NotAFile { .. })));
+    // Whoever opens a pipe waits for its other end, unless he says that he does not.
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    assert!(matches!(KeyFile::open(&pipe), Err(KeyFileError::NotAFile { .. })));
     for mode in [0o640, 0o604, 0o620, 0o666] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        assert!(matches!(KeyFile::open(&path), Err(KeyFileError::Mode { .. })), "{mode:o}");
+        let refused = KeyFile::open(&path);
+        assert!(matches!(refused, Err(KeyFileError::Mode { mode: said, .. }) if said == mode), "{mode:o}");
         let file = File::open(&path).unwrap();
         assert!(matches!(KeyFile::read(file, &path), Err(KeyFileError::Mode { .. })), "{mode:o}");
     }
@@ -84,7 +96,8 @@ fn damaged_files_are_refused_by_name() {
     };
     put(&good.to_string()).unwrap();
     assert!(matches!(put(""), Err(KeyFileError::Parse { .. })));
-    assert!(matches!(put(&" ".repeat(20_000)), Err(KeyFileError::TooLarge { .. })));
+    assert!(matches!(put(&" ".repeat(16 << 10)), Err(KeyFileError::Parse { .. })));
+    assert!(matches!(put(&" ".repeat((16 << 10) + 1)), Err(KeyFileError::TooLarge { .. })));
     for (field, value) in [
         ("version", serde_json::json!(2)),
         ("rp_id", serde_json::json!("localhost")),
@@ -121,6 +134,44 @@ fn a_wrong_passphrase_signs_nothing() {
         verify: Verify::Presence,
     };
     assert!(matches!(key.sign(&request), Err(AuthenticatorError::Passphrase(_))));
+}
+
+/// The file says how much memory its passphrase costs: 128 bytes × block size × cost.
+#[test]
+fn a_file_that_asks_for_too_much_memory_is_not_unlocked() {
+    use p256::pkcs8::EncodePrivateKey;
+    use pkcs8::{
+        LineEnding, PrivateKeyInfo,
+        pkcs5::{pbes2, scrypt},
+    };
+    let der = SecretKey::from_slice(&[1; 32]).unwrap().to_pkcs8_der().unwrap();
+    let file = SoftwarePasskey::generate(RP_ID, "alice", Some("pass")).unwrap().0;
+    let unlocked = |block_size| {
+        let cost = scrypt::Params::new(4, block_size, 1, 32).unwrap();
+        let parameters = pbes2::Parameters::scrypt_aes256cbc(cost, &[2; 16], &[3; 16]).unwrap();
+        let info = PrivateKeyInfo::try_from(der.as_bytes()).unwrap();
+        let document = info.encrypt_with_params(parameters, "pass").unwrap();
+        let mut changed = serde_json::to_value(&file).unwrap();
+        changed["private_key"] =
+            serde_json::json!(*document.to_pem("ENCRYPTED PRIVATE KEY", LineEnding::LF).unwrap());
+        serde_json::from_value::<KeyFile>(changed).unwrap().unlock(Some("pass"))
+    };
+    unlocked(8).unwrap();
+    assert!(matches!(unlocked(9), Err(KeyFileError::Key)));
+}
+
+#[test]
+fn a_wiped_key_holds_no_byte() {
+    let mut key = private_cose(&SecretKey::from_slice(&[1; 32]).unwrap());
+    wipe(&mut key);
+    let left: Vec<_> = key.params.iter().filter_map(|(_, value)| value.as_bytes()).collect();
+    assert_eq!(left, [&[0_u8; 0]; 3]);
+}
+
+#[test]
+fn its_model_is_a_uuid() {
+    let registration = SoftwarePasskey::generate(RP_ID, "alice", None).unwrap().1;
+    assert_eq!(registration.aaguid, "616e6120-736f-6674-7761-7265206b6579");
 }
 
 #[test]

@@ -152,3 +152,23 @@ fn coordinate(text: &str) -> Result<[u8; 32], KeyError> {
     let bytes = B64.decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
     bytes.ok_or(KeyError::Wrong("a coordinate is not 32 bytes of base64url"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 8037, A.2 to A.4: a key, its thumbprint and a signature.
+    #[test]
+    fn an_ed25519_key_is_read_as_the_rfc_says() {
+        let jwk = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+        let key = RecordKey::parse(jwk.as_bytes()).unwrap();
+        assert_eq!((key.kid(), key.algorithm()), ("kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k", "EdDSA"));
+        let message = b"eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc";
+        let signature =
+            "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
+        let mut signature = B64.decode(signature).unwrap();
+        assert!(key.verifies(message, &signature));
+        signature[0] ^= 1;
+        assert!(!key.verifies(message, &signature));
+    }
+}

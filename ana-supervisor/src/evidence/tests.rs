@@ -4,6 +4,7 @@ mod append;
 mod head;
 mod open;
 mod person;
+mod record;
 mod tamper;
 mod writer;
 

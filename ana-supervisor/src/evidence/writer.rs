@@ -161,10 +161,9 @@ impl<'a> Pen<'a> {
 
     /// A decision's record, unless it is folded.
     fn take(&mut self, decided: Box<Decided>) -> Option<Entry> {
-        let a_minute = f64::from(self.budget.a_minute);
         let now = Instant::now();
-        let refill = now.duration_since(self.counted).as_secs_f64() / 60.0 * a_minute;
-        (self.left, self.counted) = ((self.left + refill).min(a_minute), now);
+        self.left = refilled(self.left, now.duration_since(self.counted), self.budget.a_minute);
+        self.counted = now;
         if self.left >= 1.0 {
             self.left -= 1.0;
             return Some(entry(&decided));
@@ -191,6 +190,12 @@ impl<'a> Pen<'a> {
     }
 }
 
+/// What may be written one by one after this time: never more than a minute's.
+fn refilled(left: f64, time: Duration, a_minute: u32) -> f64 {
+    let a_minute = f64::from(a_minute);
+    (left + time.as_secs_f64() / 60.0 * a_minute).min(a_minute)
+}
+
 impl Fold {
     /// The record of the first operation, which says how many it stands for.
     fn entry(self) -> Entry {
@@ -201,5 +206,17 @@ impl Fold {
             members.insert("folded_since".into(), json!(format!("{:.3}", self.begun_at)));
         }
         entry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_minute_gives_a_minutes_records_and_no_more() {
+        let after = |left, seconds| refilled(left, Duration::from_secs(seconds), 600).round();
+        assert_eq!([after(7.0, 0), after(7.0, 1), after(0.0, 30)], [7.0, 17.0, 300.0]);
+        assert_eq!([after(0.0, 60), after(600.0, 1), after(7.0, 3600)], [600.0; 3]);
     }
 }

@@ -158,3 +158,17 @@ impl fmt::Display for PolicyErrors {
 }
 
 impl std::error::Error for PolicyErrors {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::reversed_empty_ranges, reason = "a parser may report anything")]
+    fn a_span_ends_on_characters_inside_the_text() {
+        let source = Source { name: "policy.toml".to_owned(), text: "aé".to_owned() };
+        for (span, good) in [(0..3, 0..3), (2..9, 1..3), (1..2, 1..1), (3..1, 3..3)] {
+            assert_eq!(within(&source, &span), good, "{span:?}");
+        }
+    }
+}

@@ -5,10 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as B64};
+use coset::{CborSerializable, CoseKeyBuilder, iana};
+use p256::ecdsa::signature::Signer as _;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
+use super::super::human::{HumanProof, WebAuthn};
 use super::super::store::Disk;
-use super::super::{Entry, Event, EvidenceError, RecordedVerdict, Trust, VerifyError};
+use super::super::{
+    AssertionRecord, Entry, Event, EvidenceError, RecordedVerdict, Trust, TrustError, VerifyError,
+};
 use super::{Bench, ended, operation, started};
 use crate::approval::authenticator::Authenticator;
 use crate::approval::passkeys::{Kind, Passkey, Passkeys};
@@ -80,6 +86,44 @@ fn an_approval_by_an_enrolled_passkey_is_proven() {
     let decision = &bench.payloads()[1];
     assert_eq!(decision.detail.as_ref().expect("a detail")["decided_by"], "person");
     assert_eq!(decision.assertion.as_ref().expect("an assertion").approver, "bob");
+    assert_eq!(bench.payloads()[2].rule.as_deref(), Some("git"), "of the outcome");
+    // Whoever verifies the assertion with another library starts from this hash.
+    let challenge = decision.operation.as_ref().expect("an operation").challenge().expect("a challenge");
+    assert_eq!(decision.operation_hash, Some(B64.encode(challenge)));
+}
+
+/// A record does not say whether the passkey could be backed up: the authenticator data does, and any may be right.
+#[test]
+fn an_authenticator_may_or_may_not_back_its_passkey_up() {
+    let key = p256::ecdsa::SigningKey::from_slice(&[7; 32]).expect("a key");
+    let point = key.verifying_key().to_encoded_point(false);
+    let (x, y) = (point.x().expect("x").to_vec(), point.y().expect("y").to_vec());
+    let cose = CoseKeyBuilder::new_ec2_pub_key(iana::EllipticCurve::P_256, x, y)
+        .algorithm(iana::Algorithm::ES256)
+        .build();
+    let operation = operation(1, "s");
+    let challenge = B64.encode(operation.challenge().expect("a challenge"));
+    let client_data = format!(r#"{{"type":"webauthn.get","challenge":"{challenge}","origin":"ana:host"}}"#);
+    let check = |flags: u8| {
+        let data = [Sha256::digest("ana:host").as_slice(), &[flags, 0, 0, 0, 0]].concat();
+        let signed = [data.as_slice(), Sha256::digest(&client_data).as_slice()].concat();
+        let signature: p256::ecdsa::Signature = key.sign(&signed);
+        let record = AssertionRecord {
+            credential_id: B64.encode([1; 32]),
+            approver: "bob".into(),
+            public_key: B64.encode(cose.clone().to_vec().expect("CBOR")),
+            authenticator_data: B64.encode(data),
+            client_data_json: B64.encode(&client_data),
+            signature: B64.encode(signature.to_der()),
+        };
+        WebAuthn.check(&operation, &record)
+    };
+    // UP, BE and BS of WebAuthn, 6.1.
+    for flags in [0x01, 0x09, 0x19] {
+        assert_eq!(check(flags), Ok(()), "{flags:#04x}");
+    }
+    assert!(check(0x11).expect_err("backed up but not eligible").contains("BS without BE"));
+    assert!(check(0x00).expect_err("nobody was there").contains("UP is not set"));
 }
 
 #[test]
@@ -109,6 +153,43 @@ fn a_pinned_list_replaces_the_enrolled_one() {
     let kid = bench.store().kid().to_owned();
     let jwk = bench.folder.path().join(format!("keys/{kid}.jwk"));
     assert_eq!(verify(&jwk), 1, "a pinned record key leaves the enrolled passkeys");
+}
+
+/// Whoever holds the record key can make a passkey of his own with the enrolled one's id, or claim another's key.
+#[test]
+fn half_a_passkey_proves_nothing() {
+    let bench = log();
+    let enrolled = bench.payloads()[1].assertion.clone().expect("an assertion");
+    let (id, key) = (enrolled.credential_id.as_str(), enrolled.public_key.as_str());
+    for (id, key, proven) in [(id, key, 1), (id, "AAAA", 0), ("AAAA", key, 0)] {
+        let mut trust = Trust::load(Some(bench.state.keys_dir()), None, None).expect("the keys");
+        trust.add_passkey(id, key);
+        let report = super::super::verify(bench.state.evidence_dir(), &trust, &|_| false).expect("valid");
+        assert_eq!((report.approved, report.human_proven), (1, proven));
+    }
+}
+
+#[test]
+fn a_pinned_file_has_an_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("pinned.json");
+    let load = |bytes: usize| {
+        fs::write(&path, vec![b' '; bytes]).expect("written");
+        Trust::load(None, None, Some(&path)).expect_err("no keys")
+    };
+    assert!(matches!(load(1 << 20), TrustError::Passkeys { .. }));
+    assert!(matches!(load((1 << 20) + 1), TrustError::TooLarge { .. }));
+}
+
+#[test]
+fn only_a_pem_is_a_signing_key() {
+    let bench = Bench::new();
+    let kid = bench.store().kid().to_owned();
+    // What a crash can leave, and what an administrator can.
+    for name in [".another.pem", "notes"] {
+        fs::write(bench.state.signing_dir().path().join(name), "no key").expect("written");
+    }
+    assert_eq!(bench.store().kid(), kid);
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Every change, removal, repetition and exchange is found.
 
+use std::cell::RefCell;
 use std::fs;
 
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::super::human::WebAuthn;
+use super::super::verify::Verification;
 use super::super::{Entry, Event, VerifyError};
 use super::{Bench, allowed_by_rule, ended, started};
 
@@ -134,6 +137,28 @@ fn a_missing_end_is_found_unless_the_session_is_running() {
 }
 
 #[test]
+fn an_empty_log_is_valid_and_has_no_head() {
+    let bench = Bench::new();
+    drop(bench.store());
+    let report = bench.verify().expect("valid");
+    assert_eq!((report.records, report.head), (0, None));
+}
+
+/// A supervisor may end a session that another one has ended as abandoned; nobody can end what never was.
+#[test]
+fn an_end_may_come_twice_but_not_alone() {
+    let bench = Bench::new();
+    let store = bench.store();
+    for entry in [started("s"), ended("s"), ended("s")] {
+        store.append(entry).expect("appended");
+    }
+    bench.verify().expect("valid");
+    store.append(ended("t")).expect("appended");
+    let Err(VerifyError::Bad(bad)) = bench.verify() else { panic!("not found") };
+    assert_eq!((bad.line, bad.reason.as_str()), (4, "session t ends without a start"));
+}
+
+#[test]
 fn segments_that_are_missing_or_do_not_belong_are_found() {
     let bench = Bench::new();
     let mut store = bench.store();
@@ -148,7 +173,8 @@ fn segments_that_are_missing_or_do_not_belong_are_found() {
         fs::rename(name, &saved).expect("moved");
         assert!(matches!(bench.verify(), Err(VerifyError::Bad(_))), "{} is missing", name.display());
         fs::write(name, b"").expect("emptied");
-        assert!(matches!(bench.verify(), Err(VerifyError::Bad(_))), "{} is empty", name.display());
+        let Err(VerifyError::Bad(bad)) = bench.verify() else { panic!("{} is empty", name.display()) };
+        assert_eq!((bad.line, bad.reason.as_str()), (0, "this segment is empty"), "{}", name.display());
         fs::rename(&saved, name).expect("moved back");
     }
     for stranger in ["000005.jsonl", "000001.jsonl.bak", "7.jsonl", "000000.jsonl"] {
@@ -158,6 +184,29 @@ fn segments_that_are_missing_or_do_not_belong_are_found() {
         fs::remove_file(path).expect("removed");
     }
     bench.verify().expect("valid again");
+    // A writer that is stopped right after it made a segment leaves this behind.
+    fs::write(bench.segment_path(5), b"").expect("written");
+    assert_eq!(bench.verify().expect("valid").segments, 5);
+}
+
+#[test]
+fn progress_goes_on_over_all_segments_to_the_end() {
+    let bench = Bench::new();
+    let mut store = bench.store();
+    store.segment_bytes_max = 100;
+    let (mut ends, mut total) = (Vec::new(), 0);
+    for number in 1..=3 {
+        store.append(Entry::new(Event::Tamper)).expect("appended");
+        total += bench.segment(number).len() as u64;
+        ends.push(total);
+    }
+    let told = RefCell::new(Vec::new());
+    let (trust, proof, live) = (bench.trust(), &WebAuthn, &|_: &str| false);
+    let progress = &|done, all| told.borrow_mut().push((done, all));
+    Verification { trust: &trust, proof, live, heads: &[], progress }
+        .folder(bench.state.evidence_dir())
+        .expect("valid");
+    assert_eq!(told.into_inner(), ends.into_iter().map(|done| (done, total)).collect::<Vec<_>>());
 }
 
 #[test]

@@ -200,6 +200,30 @@ fn a_fold_is_written_when_its_time_has_come() {
 }
 
 #[test]
+fn a_fold_waits_for_its_time_and_says_how_many_only_of_several() {
+    for (count, folded) in [(2, None), (50, Some(49))] {
+        let bench = Bench::new();
+        let store = Arc::new(bench.store());
+        store.append(started("s")).expect("appended");
+        // Many short turns of the thread, and none of them writes the fold.
+        let budget =
+            Budget { a_minute: 1, fold: Duration::from_secs(3600), queue: 1, gather: Duration::ZERO };
+        let (writer, _broken) = start(&store, budget);
+        for id in 0..count {
+            writer.later(allowed(id)).expect("taken");
+        }
+        writer.flush().expect("on the disk");
+        let counts: Vec<_> = bench
+            .payloads()
+            .iter()
+            .skip(1)
+            .map(|p| p.detail.as_ref().and_then(|d| d["folded"].as_u64()))
+            .collect();
+        assert_eq!(counts, [None, folded]);
+    }
+}
+
+#[test]
 fn a_writer_that_fails_says_so_once_and_takes_nothing_more() {
     let bench = Bench::new();
     let mut store = bench.store();

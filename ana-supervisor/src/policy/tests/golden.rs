@@ -216,6 +216,8 @@ fn wrong_rules() {
         ("deny = [[\"\\u0000\"]]", "`deny`: no argument can hold a NUL: this can never match"),
         ("deny = ['push']", "`deny` is a list of patterns, and a pattern is a list of words"),
         ("deny = [[1]]", "`deny` must be a list of strings"),
+        // What is left of a broken pattern shadows nothing.
+        ("deny = [['x', 1], ['x']]", "`deny` must be a list of strings"),
         ("deny = 'push'", "`deny` must be an array, this is a string"),
         ("deny = [['x'], ['x']]", "this `deny` pattern can never match"),
         ("allow = [['x', '**'], ['x', 'y']]", "this `allow` pattern can never match"),

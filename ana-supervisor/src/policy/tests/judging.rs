@@ -170,6 +170,43 @@ file = '/bin/c'",
 }
 
 #[test]
+fn only_a_rule_that_allows_something_may_allow() {
+    let policy = parse(
+        "version = 1
+[[exec]]
+name = 'some'
+file = '/bin/some'
+allow = [['x']]
+otherwise = 'deny'
+[[exec]]
+name = 'rest'
+file = '/bin/rest'
+deny = [['x']]
+otherwise = 'allow'
+[[exec]]
+name = 'ask'
+file = '/bin/ask'
+[[exec]]
+name = 'never'
+file = '/bin/never'
+otherwise = 'deny'",
+    );
+    let may = |files: &[&str]| policy.may_allow(&files.iter().map(Path::new).collect::<Vec<_>>());
+    let each = ["/bin/some", "/bin/rest", "/bin/ask", "/bin/never", "/bin/unlisted"].map(|file| may(&[file]));
+    assert_eq!(each, [true, true, false, false, false]);
+    assert!(may(&["/bin/never", "/bin/some"]) && !may(&["/bin/never", "/bin/ask"]));
+}
+
+#[test]
+fn a_name_has_an_end() {
+    let named = |len: usize| {
+        try_parse(&[&format!("version = 1\n[[exec]]\nname = '{}'\nfile = '/a'", "n".repeat(len))])
+    };
+    assert!(named(64).is_ok());
+    assert!(named(65).unwrap_err().to_string().contains("1 to 64 printable"));
+}
+
+#[test]
 fn scripts_are_judged_by_what_follows_them() {
     let policy = parse(
         "version = 1
@@ -213,6 +250,7 @@ max_holds = 3
 timeout = '2m'
 verify = 'pin'
 require = 'seal'
+privilege = 'deny'
 interpreters = ['lua']
 [[exec]]
 name = 'a'
@@ -229,6 +267,7 @@ verify = 'presence'",
     assert_eq!(session.devices, [Path::new("/dev/kvm"), Path::new("/dev/fuse")]);
     assert_eq!(session.max_holds, 3);
     assert!(policy.defaults().require_seal);
+    assert_eq!(policy.judge_privilege().action, Action::Deny);
     assert_eq!(policy.interpreters(), ["lua"]);
     let files: Vec<&Path> = policy.exec_files().collect();
     assert_eq!(files, [Path::new("/home/alice/bin/a"), Path::new("/bin/a"), Path::new("/bin/b")]);
