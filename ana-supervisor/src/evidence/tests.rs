@@ -5,6 +5,7 @@ mod head;
 mod open;
 mod person;
 mod record;
+mod replaced;
 mod tamper;
 mod writer;
 

@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::super::human::WebAuthn;
+use super::super::sign::Signer;
 use super::super::verify::Verification;
-use super::super::{Report, Told, VerifyError, head};
+use super::super::{Head, Report, Told, Trust, VerifyError, head};
 use super::{Bench, allowed_by_rule, ended, started};
 
 impl Bench {
@@ -92,4 +93,23 @@ fn only_a_trusted_key_tells_heads() {
     fs::write(&file, text).expect("written");
     let (heads, strange) = bench.heads();
     assert_eq!((heads.len(), strange), (2, 3));
+}
+
+/// A head is believed for its signature and for its header: neither makes up for the other.
+#[test]
+fn a_head_has_its_own_type_version_and_signature() {
+    const TYPE: &str = "ana-evidence-head+jwt";
+    let key = p256::ecdsa::SigningKey::from_slice(&[7; 32]).expect("a key");
+    let signer = Signer::new(&key).expect("a signer");
+    let mut trust = Trust::default();
+    trust.add_key(signer.public().clone());
+    let head = |v, seq| Head { v, seq, hash: "h".into(), log: "l".into(), iat: 0, host: "host".into() };
+    let signed = |typ, head| signer.sign_as(typ, &serde_json::to_vec(&head).expect("JSON")).expect("signed");
+    let (one, two) = (signed(TYPE, head(1, 1)), signed(TYPE, head(1, 2)));
+    assert_eq!(Head::parse(&one, &trust), Some(head(1, 1)));
+    assert_eq!(Head::parse(&signed("ana-evidence+jwt", head(1, 1)), &trust), None);
+    assert_eq!(Head::parse(&signed(TYPE, head(2, 1)), &trust), None);
+    let (said, _) = one.rsplit_once('.').expect("a JWS");
+    let (_, signature) = two.rsplit_once('.').expect("a JWS");
+    assert_eq!(Head::parse(&format!("{said}.{signature}"), &trust), None);
 }

@@ -257,7 +257,12 @@ fn an_almost_full_disk_takes_ends_but_no_decisions() {
         fs::write(&filler, vec![0; size]).expect("there is a reserve");
     }
     let error = store.append(allowed_by_rule(1, "s")).expect_err("denied");
-    assert!(matches!(error, EvidenceError::NoRoom { .. }), "{error}");
+    let EvidenceError::NoRoom { free, reserve, .. } = &error else { panic!("{error}") };
+    assert!(free < reserve, "{error}");
+    // Less is no better.
+    fs::write(&filler, vec![0; size + 4096]).expect("there is still a reserve");
+    store.room().expect_err("even less room");
+    fs::write(&filler, vec![0; size]).expect("written");
     assert!(error.to_string().contains("make room"), "{error}");
     writer.later(allowed(2)).expect("it has happened already");
     writer.flush().expect("written");
