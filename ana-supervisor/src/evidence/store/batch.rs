@@ -93,7 +93,10 @@ impl<'a> Batch<'a> {
         if filled > 0 && filled.saturating_add(line.len() as u64) > self.store.segment_bytes_max {
             let before = (self.tail.seq, self.claims.len() as u64);
             self.commit();
-            self.tail.rotate(&self.store.folder)?;
+            // A segment of which nothing could be written is still to be filled: an empty one in the middle is damage.
+            if self.tail.len > 0 {
+                self.tail.rotate(&self.store.folder)?;
+            }
             // What could not be written is gone from the chain: this line follows another one now.
             if self.tail.seq != before.0 + before.1 {
                 line = self.sign(payload)?;

@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::json;
 
 use super::super::LINE_BYTES_MAX;
+use super::super::chain;
 use super::super::read::{Lines, Next};
 use super::super::store::lock_shared;
 use super::super::{Entry, Event, EvidenceError, Store};
@@ -88,6 +89,20 @@ fn a_log_whose_last_segment_is_empty_goes_on() {
     assert_eq!(bench.store().append(note("three")).expect("appended").seq, 3);
     let report = bench.verify().expect("valid");
     assert_eq!((report.records, report.segments), (3, 2));
+}
+
+#[test]
+fn a_segment_has_one_name() {
+    for (name, number) in [
+        ("000001.jsonl", Some(1)),
+        ("999999.jsonl", Some(999_999)),
+        ("000000.jsonl", None),
+        ("1.jsonl", None),
+        ("+00001.jsonl", None),
+        ("000001.jsonl.bak", None),
+    ] {
+        assert_eq!(chain::segment_number(name), number, "{name}");
+    }
 }
 
 #[test]

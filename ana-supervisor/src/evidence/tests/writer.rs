@@ -1,6 +1,7 @@
 //! Many records at once: one sync for all of them, a bounded queue, and what a flood becomes.
 
 use std::fs;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::time::{Duration, Instant};
@@ -94,6 +95,27 @@ fn a_batch_that_fails_is_told_to_each_and_leaves_no_trace() {
     store.disk = Disk::default();
     store.append(ended("s")).expect("appended");
     assert_eq!(bench.verify().expect("valid").records, 2);
+}
+
+/// The first record of a segment cannot be written, the second can: it follows what is there, in the same segment.
+#[test]
+fn what_follows_a_failed_write_follows_what_is_on_the_disk() {
+    let bench = Bench::new();
+    let mut store = bench.store();
+    store.append(started("s")).expect("appended");
+    store.segment_bytes_max = 100;
+    let calls = AtomicUsize::new(0);
+    let write = move |mut file: &fs::File, bytes: &[u8]| match calls.fetch_add(1, Ordering::SeqCst) {
+        0 => Err(std::io::ErrorKind::StorageFull.into()),
+        _ => file.write(bytes),
+    };
+    store.disk = Disk { write: Box::new(write), ..Disk::default() };
+    let results = store.append_all(vec![allowed_by_rule(1, "s"), allowed_by_rule(2, "s")]);
+    let seqs: Vec<_> = results.iter().map(|result| result.as_ref().ok().map(|receipt| receipt.seq)).collect();
+    assert_eq!(seqs, [None, Some(2)]);
+    store.append(ended("s")).expect("appended");
+    let report = bench.verify().expect("valid");
+    assert_eq!((report.records, report.allowed, report.segments), (3, 1, 3));
 }
 
 #[test]
