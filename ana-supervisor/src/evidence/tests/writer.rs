@@ -228,8 +228,7 @@ fn a_fold_waits_for_its_time_and_says_how_many_only_of_several() {
         let store = Arc::new(bench.store());
         store.append(started("s")).expect("appended");
         // Many short turns of the thread, and none of them writes the fold.
-        let budget =
-            Budget { a_minute: 1, fold: Duration::from_secs(3600), queue: 1, gather: Duration::ZERO };
+        let budget = Budget { a_minute: 1, fold: Duration::from_secs(3600), queue: 1 };
         let (writer, _broken) = start(&store, budget);
         for id in 0..count {
             writer.later(allowed(id)).expect("taken");
