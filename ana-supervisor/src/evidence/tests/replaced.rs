@@ -91,6 +91,20 @@ fn a_log_whose_last_segment_is_empty_goes_on() {
     assert_eq!((report.records, report.segments), (3, 2));
 }
 
+/// The end is looked for in the last 16 KiB first.
+#[test]
+fn a_long_end_is_found() {
+    let bench = Bench::new();
+    bench.store().append(note("one")).expect("appended");
+    bench.store().append(note(&"x".repeat(40_000))).expect("appended");
+    assert_eq!(bench.store().append(note("three")).expect("appended").seq, 3);
+    let torn = [bench.segment(1), vec![b'x'; 40_000]].concat();
+    fs::write(bench.segment_path(1), torn).expect("written");
+    assert_eq!(bench.store().append(note("five")).expect("appended").seq, 5, "the fourth tells the loss");
+    let report = bench.verify().expect("valid");
+    assert_eq!((report.records, report.losses), (5, 1));
+}
+
 #[test]
 fn a_segment_has_one_name() {
     for (name, number) in [
