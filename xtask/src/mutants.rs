@@ -12,7 +12,7 @@ use crate::{
 /// Change the code of policy, approval and evidence in every small way, and see which changes no test notices
 ///
 /// Not part of CI: each of some 1300 changes is a build and a run of its room's tests, a minute on two cores, most of a day
-/// in all. tests/mutants.md explains those that survive, and say how all of them were built at once.
+/// in all. tests/mutants.md explains those that survive, and says how all were built at once.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Only these rooms: policy, approval, evidence
