@@ -99,7 +99,17 @@ fn lost_races(kind: &str, rounds: u32) -> usize {
     let line = told.lines().find(|line| line.starts_with("rounds ")).unwrap_or_default();
     println!("{kind}: {line}; not as let through {different}, of {} killed; held {held}", killed.len());
     assert!(ran > held || kind == "path", "{kind}: nothing was quick");
-    ground.assert_every_run_was_decided();
+    // Beyond 600 a minute one record stands for many, with a count.
+    let folded = |record: &ana_tests::records::Record| record.payload["detail"]["folded"].as_u64();
+    let decided = ground.decisions();
+    match decided.iter().any(|record| folded(record).is_some()) {
+        true => {
+            let allowed = decided.iter().filter(|record| record.approves());
+            let count: u64 = allowed.map(|record| folded(record).unwrap_or(1)).sum();
+            assert!(ran as u64 <= count, "{kind}: {ran} runs, {count} allowed");
+        }
+        false => ground.assert_every_run_was_decided(),
+    }
     ground.verify();
     different
 }
