@@ -44,9 +44,8 @@ impl Terminal {
         let mut shell: Vec<String> = prefix.iter().map(|&part| part.to_owned()).collect();
         shell.push("/usr/bin/env".to_owned());
         shell.extend(ground.environment().iter().map(|(name, value)| format!("{name}={}", value.display())));
-        shell.extend(
-            ["PS1=outer$ ", "PROMPT_COMMAND=", "bash", "--norc", "--noprofile", "-i"].map(str::to_owned),
-        );
+        shell.push(format!("PS1={PROMPT}"));
+        shell.extend(["PROMPT_COMMAND=", "bash", "--norc", "--noprofile", "-i"].map(str::to_owned));
         let home = ground.home().to_str().expect("UTF-8").to_owned();
         let mut command = terminal.tmux();
         command
@@ -56,7 +55,7 @@ impl Terminal {
             .env_remove("TMUX");
         let output = command.output().expect("tmux is installed");
         assert!(output.status.success(), "tmux: {}", String::from_utf8_lossy(&output.stderr));
-        terminal.until("a shell prompt", |screen| screen.contains("outer$"));
+        terminal.until("a shell prompt", |screen| screen.contains(PROMPT.trim_end()));
         terminal
     }
 
@@ -129,7 +128,7 @@ impl Terminal {
     /// Waits until the last line is the outer shell's empty prompt again.
     #[track_caller]
     pub fn until_prompt(&self) -> String {
-        self.until("the outer prompt", |screen| screen.trim_end().ends_with("outer$"))
+        self.until("the outer prompt", |screen| screen.trim_end().ends_with(PROMPT.trim_end()))
     }
 
     /// The line that starts `COMMAND` under `ana-run`, to be typed.

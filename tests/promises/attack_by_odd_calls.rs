@@ -38,12 +38,14 @@ subprocess.run([deploy, 'status', 'first'], check=True)
 /// Runs Python in a session in which it is known what the protected program is. `call(name, path, argv, envp)` is execve(2)
 /// in a child, after `prepare`, and tells how that ended; the arguments are `[deploy, …]`.
 fn python(ground: &Ground, script: &str, more: &[&str]) -> ana_tests::Finished {
+    ground.run(&python_command(ground, script, more))
+}
+
+fn python_command(ground: &Ground, script: &str, more: &[&str]) -> Vec<String> {
     let script = ground.write_home("odd.py", 0o644, &format!("{CALL}{script}"));
-    let mut command = vec!["/usr/bin/python3", path_str(&script)];
     let deploy = ground.deploy();
-    command.push(path_str(&deploy));
-    command.extend(more);
-    ground.run(&command)
+    let command = ["/usr/bin/python3", path_str(&script), path_str(&deploy)];
+    command.iter().chain(more).map(|&word| word.to_owned()).collect()
 }
 
 fn killed(ground: &Ground, why: &str) -> usize {
@@ -229,9 +231,7 @@ fn with_a_loader_of_its_own() {
 fn with_a_loader_of_its_own_without_ana() {
     let ground = Ground::bare("odd-loader");
     let root = own_root(&ground);
-    let script = ground.write_home("odd.py", 0o644, &format!("{CALL}{OWN_ROOT}"));
-    let deploy = ground.deploy();
-    let command = ["/usr/bin/python3", path_str(&script), path_str(&deploy), path_str(&root)];
+    let command = python_command(&ground, OWN_ROOT, &[path_str(&root)]);
     let told = ground.run_without_ana(&command).assert_code(0).stdout();
     assert_all(&told, &["own-root"], "exit 42");
 }

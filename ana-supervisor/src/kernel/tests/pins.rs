@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::super::{Kernel, STANDARD_DEVICES, pins};
-use super::stage::{PATIENCE, Stage, id, key, was_killed};
+use super::stage::{PATIENCE, Stage, attach, key, was_killed};
 
 const STAGE: &str = "ANA_TEST_LOADER_STAGE";
 
@@ -52,10 +52,7 @@ fn load_and_die(note: &Path) -> ! {
     let (session, pins, program) = (lines.next().unwrap(), lines.next().unwrap(), lines.next().unwrap());
     let mut kernel = Kernel::load().unwrap();
     kernel.maps().protect(key(&program)).unwrap();
-    let directory = fs::File::open(&session).unwrap();
-    let cgroup =
-        super::super::SessionCgroup { fd: std::os::fd::AsFd::as_fd(&directory), id: id(&session), level: 2 };
-    kernel.attach(&cgroup, &STANDARD_DEVICES, &pins).unwrap();
+    let _lock = attach(&mut kernel, &session, 2, &STANDARD_DEVICES, &pins).unwrap();
     nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
     unreachable!("SIGKILL");
 }
@@ -65,13 +62,7 @@ fn two_sessions_never_share_a_directory() {
     let stage = Stage::new();
     let mut kernel = Kernel::load().unwrap();
     stage.attach(&mut kernel, 2, &STANDARD_DEVICES);
-    let directory = fs::File::open(&stage.session).unwrap();
-    let session = super::super::SessionCgroup {
-        fd: std::os::fd::AsFd::as_fd(&directory),
-        id: id(&stage.session),
-        level: 2,
-    };
-    assert!(Kernel::load().unwrap().attach(&session, &[], &stage.pins).is_err());
+    assert!(stage.attach_at(&stage.pins).is_err());
     let mut names: Vec<_> =
         fs::read_dir(&stage.pins).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
@@ -85,14 +76,8 @@ fn two_sessions_never_share_a_directory() {
 #[test]
 fn a_session_is_kept_while_its_lock_is() {
     let stage = Stage::new();
-    let directory = fs::File::open(&stage.session).unwrap();
-    let session = super::super::SessionCgroup {
-        fd: std::os::fd::AsFd::as_fd(&directory),
-        id: id(&stage.session),
-        level: 2,
-    };
     assert!(pins::is_kept(&stage.pins).is_err());
-    let lock = Kernel::load().unwrap().attach(&session, &[], &stage.pins).unwrap();
+    let lock = stage.attach_at(&stage.pins).unwrap();
     assert!(pins::is_kept(&stage.pins).unwrap());
     drop(lock);
     assert!(!pins::is_kept(&stage.pins).unwrap());
@@ -102,29 +87,25 @@ fn a_session_is_kept_while_its_lock_is() {
 #[test]
 fn no_directory_is_there_before_its_lock() {
     let stage = Stage::new();
-    let directory = fs::File::open(&stage.session).unwrap();
-    let session = id(&stage.session);
     let mut kernel = Kernel::load().unwrap();
     thread::scope(|threads| {
         let starts = pins::starts(Path::new(pins::BASE)).unwrap();
         let (told, tid) = std::sync::mpsc::channel();
-        let (kernel, stage, directory) = (&mut kernel, &stage, &directory);
-        let attach = threads.spawn(move || {
+        let (kernel, stage) = (&mut kernel, &stage);
+        let starting = threads.spawn(move || {
             told.send(nix::unistd::gettid()).unwrap();
-            let cgroup = std::os::fd::AsFd::as_fd(directory);
-            let session = super::super::SessionCgroup { fd: cgroup, id: session, level: 2 };
-            kernel.attach(&session, &[], &stage.pins).map(drop)
+            attach(kernel, &stage.session, 2, &[], &stage.pins).map(drop)
         });
         let place = format!("/proc/self/task/{}/syscall", tid.recv().unwrap());
         let waits = format!("{} ", nix::libc::SYS_flock);
         let until = Instant::now() + PATIENCE;
         while !fs::read_to_string(&place).unwrap().starts_with(&waits) {
-            assert!(Instant::now() < until && !attach.is_finished(), "it does not wait");
+            assert!(Instant::now() < until && !starting.is_finished(), "it does not wait");
             thread::yield_now();
         }
         assert!(!stage.pins.exists());
         drop(starts);
-        attach.join().unwrap().unwrap();
+        starting.join().unwrap().unwrap();
     });
     assert!(stage.pins.exists());
 }
@@ -132,13 +113,7 @@ fn no_directory_is_there_before_its_lock() {
 #[test]
 fn pins_are_for_bpffs_only() {
     let stage = Stage::new();
-    let directory = fs::File::open(&stage.session).unwrap();
-    let session = super::super::SessionCgroup {
-        fd: std::os::fd::AsFd::as_fd(&directory),
-        id: id(&stage.session),
-        level: 2,
-    };
     let elsewhere = stage.programs.join("pins");
-    let error = Kernel::load().unwrap().attach(&session, &[], &elsewhere).unwrap_err();
+    let error = stage.attach_at(&elsewhere).unwrap_err();
     assert!(error.to_string().contains("not on bpffs"), "{error}");
 }

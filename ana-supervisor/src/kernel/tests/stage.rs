@@ -17,8 +17,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::fcntl::Flock;
+
 use super::super::{
-    DeviceRule, FileKey, Kernel, KillReason, Maps, Report, Reports, STANDARD_DEVICES, SessionCgroup,
+    DeviceRule, FileKey, Kernel, KernelError, KillReason, Maps, Report, Reports, STANDARD_DEVICES,
+    SessionCgroup,
 };
 use super::super::{identity, pins};
 
@@ -93,9 +96,12 @@ impl Stage {
     }
 
     pub(super) fn attach(&self, kernel: &mut Kernel, level: u32, devices: &[DeviceRule]) {
-        let directory = File::open(&self.session).unwrap();
-        let session = SessionCgroup { fd: directory.as_fd(), id: id(&self.session), level };
-        kernel.attach(&session, devices, &self.pins).unwrap();
+        attach(kernel, &self.session, level, devices, &self.pins).unwrap();
+    }
+
+    /// What becomes of one more start with the same pins.
+    pub(super) fn attach_at(&self, pins: &Path) -> Result<Flock<File>, KernelError> {
+        attach(&mut Kernel::load().unwrap(), &self.session, 2, &[], pins)
     }
 
     /// Runs a program in a cgroup to its end.
@@ -116,6 +122,18 @@ impl Stage {
             .unwrap();
         Actor(child)
     }
+}
+
+pub(super) fn attach(
+    kernel: &mut Kernel,
+    session: &Path,
+    level: u32,
+    devices: &[DeviceRule],
+    pins: &Path,
+) -> Result<Flock<File>, KernelError> {
+    let directory = File::open(session).unwrap();
+    let session = SessionCgroup { fd: directory.as_fd(), id: id(session), level };
+    kernel.attach(&session, devices, pins)
 }
 
 impl Drop for Stage {
