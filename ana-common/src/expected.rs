@@ -1,5 +1,7 @@
 //! What may be executed without a hold: the guard compares it with what is.
 
+use core::hash::{Hash, Hasher};
+
 use crate::FileKey;
 
 /// The most bytes of arguments and environment that are compared; with more, the exec is held.
@@ -29,6 +31,15 @@ pub struct Block {
     pub length: u32,
     /// The arguments, then the environment; zeroes after them.
     pub words: [u64; BLOCK_WORDS],
+}
+
+impl Hash for Block {
+    /// What follows the bytes is zeroes in every block.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let words = self.words.iter().take((self.length as usize).div_ceil(8));
+        (self.arguments, self.length).hash(state);
+        words.for_each(|word| word.hash(state));
+    }
 }
 
 impl Block {

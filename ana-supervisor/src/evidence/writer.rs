@@ -79,7 +79,7 @@ impl Writer {
     }
 
     /// Hands over what a rule allows, and what has gone on already: it is written whatever room there is, so whoever lets
-    /// something go on asks [`Store::room`] first. The record follows within milliseconds. Costs some microseconds, more
+    /// things go on stops when [`Store::room`] says that there is none. The record follows within milliseconds. Costs some microseconds, more
     /// only when the queue is full. From any thread; it may block, so not from a task.
     ///
     /// # Errors

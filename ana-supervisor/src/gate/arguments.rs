@@ -29,7 +29,7 @@ use nix::{
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
-    exec::protected::{ProtectedFiles, Stat},
+    exec::protected::{ProtectedFiles, Stat, stat_in},
     files,
 };
 use crate::{
@@ -277,7 +277,7 @@ impl Look {
     fn describe(&self, index: u32, path: &[u8], file: &File, hash: bool) -> Option<ArgumentFile> {
         let meta = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
         let kind = fstatfs(file).ok()?.filesystem_type();
-        if [PROC, SYS, CGROUP2].contains(&kind) || self.script == Some((meta.dev(), meta.ino())) {
+        if [PROC, SYS, CGROUP2].contains(&kind) || self.script == Some(stat_in(&meta)) {
             return None;
         }
         // Opening a protected file would be an event of our own; what FUSE shows is whatever its server likes.

@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashMap,
-    hash::{Hash, Hasher},
     time::{Duration, Instant},
 };
 
@@ -15,7 +14,7 @@ const ON_ITS_WAY: Duration = Duration::from_secs(10);
 /// The numbers that were given.
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
-    known: HashMap<Content, Known>,
+    known: HashMap<Box<Block>, Known>,
     last: u64,
 }
 
@@ -25,22 +24,10 @@ struct Known {
     used: Instant,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct Content(Box<Block>);
-
-impl Hash for Content {
-    /// What follows the bytes is zeroes in every block.
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let bytes = usize::try_from(self.0.length).unwrap_or(usize::MAX);
-        let words = self.0.words.get(..bytes.div_ceil(8)).unwrap_or(&self.0.words);
-        (self.0.arguments, self.0.length, words).hash(state);
-    }
-}
-
 impl Numbers {
     /// The block's number, if it has one; it is in use `now`.
     pub(super) fn of(&mut self, block: &Block, now: Instant) -> Option<u64> {
-        let known = self.known.get_mut(&Content(Box::new(*block)))?;
+        let known = self.known.get_mut(block)?;
         known.used = now;
         Some(known.number)
     }
@@ -53,7 +40,7 @@ impl Numbers {
 
     /// The block has this number from now on.
     pub(super) fn give(&mut self, block: &Block, number: u64, now: Instant) {
-        self.known.insert(Content(Box::new(*block)), Known { number, used: now });
+        self.known.insert(Box::new(*block), Known { number, used: now });
     }
 
     /// Takes the number of the block that has been used least recently, unless it may be in use still.
@@ -62,9 +49,9 @@ impl Numbers {
         if now.duration_since(known.used) < ON_ITS_WAY {
             return None;
         }
-        let oldest = Content(oldest.0.clone());
+        let oldest = oldest.clone();
         self.known.remove(&oldest);
-        Some(oldest.0)
+        Some(oldest)
     }
 }
 

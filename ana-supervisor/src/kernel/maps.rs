@@ -143,22 +143,15 @@ impl Maps {
         Ok(number)
     }
 
-    /// Takes [`Self::expect`] back: of a process that is over, for whom the guard did not.
+    /// Takes [`Self::expect`] back: of a process that is over, for whom the guard did not. What is expected of another
+    /// process that has its number by now stays.
     ///
     /// # Errors
     /// The map cannot be changed. (What was not expected is no error.)
-    pub fn forget_expected(&self, tgid: u32) -> Result<(), KernelError> {
-        self.0.expected.remove(&tgid)
-    }
-
-    /// The same, if what is expected is of the process that started then.
-    ///
-    /// # Errors
-    /// The map cannot be changed.
-    pub fn forget_expected_of(&self, tgid: u32, started: u64) -> Result<(), KernelError> {
+    pub fn forget_expected(&self, tgid: u32, started: u64) -> Result<(), KernelError> {
         let known = self.0.expected.lock().get(&tgid, 0);
         match known {
-            Ok(expected) if expected.started == started => self.forget_expected(tgid),
+            Ok(expected) if expected.started == started => self.0.expected.remove(&tgid),
             Ok(_) | Err(_) => Ok(()),
         }
     }

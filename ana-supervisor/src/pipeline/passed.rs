@@ -52,7 +52,7 @@ impl Pipeline {
         if sys::process::ended(process.as_fd()).unwrap_or(true) {
             // It may have died while the guard was told of it: its number will be another's.
             let tgid = pid.as_raw().unsigned_abs();
-            self.gate.common.maps.forget_expected_of(tgid, started).ok();
+            self.gate.common.maps.forget_expected(tgid, started).ok();
         }
         let user = &self.gate.common.user;
         let requester = process::requester(pid, started, parent, baseline.agent);

@@ -216,7 +216,6 @@ impl Fences {
             quick,
             lookers: Lookers::start().map_err(doing("start the threads that look"))?,
             pulse,
-            untold: false,
         };
         answering::start(answerer, fatal)?;
         let parts =

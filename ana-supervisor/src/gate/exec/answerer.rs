@@ -80,8 +80,6 @@ pub struct Answerer {
     pub lookers: Lookers<Attempt>,
     /// How the warden knows that this thread lives.
     pub pulse: Pulse,
-    /// Something was let through, and whoever writes it down has not been told.
-    pub untold: bool,
 }
 
 /// How long what was let through may wait to be written down.
@@ -95,12 +93,14 @@ impl Answerer {
     pub fn run(mut self) -> io::Result<()> {
         let mut buffer = Buffer::default();
         let mut events = Vec::with_capacity(64);
+        // Something was let through, and whoever writes it down has not been told.
+        let mut untold = false;
         loop {
             self.pulse.beat();
-            let (some, rung) = self.group.wait(self.lookers.bell(), self.patience())?;
+            let (some, rung) = self.group.wait(self.lookers.bell(), self.patience(untold))?;
             for (attempt, seen) in if rung { self.lookers.told() } else { Vec::new() } {
                 match self.quick.finish(attempt, seen) {
-                    Ok(()) => self.untold = true,
+                    Ok(()) => untold = true,
                     Err(blocked) => self.onward(blocked),
                 }
             }
@@ -116,27 +116,23 @@ impl Answerer {
                     Err(error) if error.raw_os_error() == Some(libc::EMFILE) => {}
                     other => other?,
                 }
-            } else if !rung {
-                self.tell();
             }
             for event in events.drain(..) {
                 self.take(event);
+            }
+            // Not before its process has been answered for the second time, if that comes soon.
+            if untold && !rung {
+                self.quick.passed.tell();
+                untold = false;
             }
         }
     }
 
     /// How long the next event is waited for.
-    fn patience(&self) -> Duration {
+    fn patience(&self, untold: bool) -> Duration {
         let look = self.lookers.until().map(|until| until.saturating_duration_since(Instant::now()));
-        let tell = self.untold.then_some(TELL_AFTER);
+        let tell = untold.then_some(TELL_AFTER);
         [look, tell].into_iter().flatten().fold(pulse::EVERY, Duration::min)
-    }
-
-    /// Has written down what was let through: only now, for its process has waited for nothing but its second event.
-    fn tell(&mut self) {
-        if std::mem::take(&mut self.untold) {
-            self.quick.passed.tell();
-        }
     }
 
     /// Answers at once what can be; hands on what cannot.
@@ -161,17 +157,12 @@ impl Answerer {
         };
         let Ok(meta) = blocked.file.metadata() else { return self.onward(blocked) };
         let stat = stat_in(&meta);
-        match self.common.protected.get(stat).map(|object| (stat, object)) {
+        match self.common.protected.get(stat) {
             // Nothing else in the process can open: a hold lets its exec go on only when every other thread has stopped,
             // and without a hold there is one thread.
-            Some((stat, _)) if !exec && self.common.admitted.pay(blocked.pid, stat) => {
-                drop(blocked.allow());
-                self.tell();
-            }
+            Some(_) if !exec && self.common.admitted.pay(blocked.pid, stat) => drop(blocked.allow()),
             // Of one that is held it is the interpreter: judged with the script, by the rules of both.
-            Some((stat, object))
-                if exec && !self.common.on_their_way.has(blocked.pid) && self.quick.may(&object) =>
-            {
+            Some(object) if exec && !self.common.on_their_way.has(blocked.pid) && self.quick.may(&object) => {
                 self.attempt(Request { blocked, stat, object, meta, info });
             }
             _ => self.onward(blocked),

@@ -1,9 +1,10 @@
 //! Opens of protected files that are no execs: an interpreter that reads a script is held, everything else is denied.
 
-use std::{fs, os::unix::fs::MetadataExt, sync::Arc};
+use std::{fs, sync::Arc};
 
 use super::{
-    Arrival, ExecGate, GateError, Held, Stop, Subject, admitted, answerer::Blocked, program_of, script,
+    Arrival, ExecGate, GateError, Held, Stop, Subject, admitted, answerer::Blocked, program_of,
+    protected::stat_in, script,
 };
 use crate::{
     gate::{files, image::Memory, process},
@@ -90,9 +91,9 @@ impl ExecGate {
     /// One of the policy's interpreters, or the script's own. The process is blocked in open(2); it cannot exec.
     fn opened_by_interpreter(&self, blocked: &Blocked) -> bool {
         let Ok(program) = fs::metadata(format!("/proc/{}/exe", blocked.pid)) else { return false };
-        let program = (program.dev(), program.ino());
+        let program = stat_in(&program);
         let (own, sought) = script::interpreters(&blocked.file);
-        let own = own.and_then(|path| fs::metadata(path).ok()).map(|meta| (meta.dev(), meta.ino()));
+        let own = own.and_then(|path| fs::metadata(path).ok()).map(|meta| stat_in(&meta));
         self.common.protected.is_interpreter(program)
             || own == Some(program)
             || sought.is_some_and(|name| self.common.protected.is_found_as(program, &name))

@@ -8,10 +8,7 @@
 
 use std::{
     fs,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::MetadataExt,
-    },
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
 };
 
@@ -22,7 +19,7 @@ use super::{
     ARRIVAL_LIMIT, ExecGate, GateError,
     armed::ArmedHold,
     exclusive::{self, Standstill},
-    protected::Stat,
+    protected::{Stat, stat_in},
     script::ScriptError,
 };
 use crate::{gate::image::Memory, kernel::identity, operation::Bytes, sys};
@@ -57,7 +54,7 @@ impl ExecGate {
         let found = self.lookups.program(pid, program, path_variable(environment)).await?;
         let found = found.ok_or_else(|| ScriptError::NotFound(shown()))?;
         let meta = found.file.metadata()?;
-        let stat = (meta.dev(), meta.ino());
+        let stat = stat_in(&meta);
         // A script would be executed by another program than the one that the hold is armed for; a protected interpreter
         // has a question of its own.
         let another = !found.is_image || self.common.protected.find(&found.file).is_some();
@@ -127,7 +124,7 @@ impl ExecGate {
         // Until the hold is disarmed, nothing more can be executed in it: this is the interpreter's memory.
         let memory = Memory::of(pid)?;
         let program = fs::metadata(format!("/proc/{pid}/exe"))?;
-        if (program.dev(), program.ino()) != passage.stat {
+        if stat_in(&program) != passage.stat {
             return Err(ScriptError::Another.into());
         }
         self.common.admitted.admit(pid, process, script, hash, memory);

@@ -15,6 +15,7 @@ use std::{
 
 use nix::unistd::{Group, Pid};
 
+use super::protected::stat_in;
 use crate::{launch::spec::Identity, sys};
 
 const SET_USER_ID: u32 = 0o4000;
@@ -150,7 +151,7 @@ impl Search<'_> {
     /// What cannot be read is left to the guard.
     fn folder(&mut self, path: &Path, depth: u32) {
         let Ok(meta) = fs::metadata(path) else { return };
-        if !self.seen.insert((meta.dev(), meta.ino())) {
+        if !self.seen.insert(stat_in(&meta)) {
             return;
         }
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {

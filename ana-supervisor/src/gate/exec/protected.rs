@@ -22,6 +22,7 @@ use crate::{gate::files::Hashes, policy::Policy};
 /// Device and inode as fstat(2) shows them: the same for every descriptor of the file, in any mount namespace.
 pub type Stat = (u64, u64);
 
+/// The same of metadata.
 pub fn stat_in(meta: &fs::Metadata) -> Stat {
     (meta.dev(), meta.ino())
 }
@@ -192,7 +193,7 @@ fn programs(name: &[u8], path_variable: &[u8]) -> Vec<Stat> {
 }
 
 fn stat_of(path: &Path) -> Option<Stat> {
-    fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+    fs::metadata(path).ok().map(|meta| stat_in(&meta))
 }
 
 #[cfg(test)]

@@ -114,7 +114,7 @@ impl Quick {
         if !allowed || sys::process::ended(process.as_fd()).unwrap_or(true) {
             // It has died, perhaps before the guard was told of it: its number will be another's.
             self.common.admitted.settle(pid);
-            self.common.maps.forget_expected(tgid).ok();
+            self.common.maps.forget_expected(tgid, known.started).ok();
         }
         if !allowed {
             return Ok(());

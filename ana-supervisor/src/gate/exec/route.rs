@@ -25,7 +25,7 @@ use nix::{
     sys::stat::Mode,
 };
 
-use super::protected::Stat;
+use super::protected::{Stat, stat_in};
 use crate::{gate::files, launch::spec::Identity};
 
 /// As many symbolic links as the kernel follows (path_resolution(7)).
@@ -74,7 +74,7 @@ impl Route {
     pub(super) fn follow(path: &Path, user: &Identity, enter: &mut Enter) -> io::Result<Self> {
         let root = open(AT_FDCWD, b"/")?;
         let (mount, meta) = (mount_of(root.as_fd())?, meta_of(&root)?);
-        let root = enter(root, stat_of(&meta))?;
+        let root = enter(root, stat_in(&meta))?;
         let mut walk = Walk {
             user,
             enter,
@@ -143,12 +143,12 @@ impl Walk<'_, '_> {
                 }
                 self.put(&target);
             } else if kind.is_dir() {
-                let folder = (self.enter)(entry, stat_of(&meta))?;
+                let folder = (self.enter)(entry, stat_in(&meta))?;
                 self.route.folders.push(Arc::clone(&folder));
                 self.above.push(Step { folder, mount, meta });
             } else {
                 self.route.end = match (kind.is_file(), self.left.is_empty()) {
-                    (true, true) => End::File(entry, stat_of(&meta)),
+                    (true, true) => End::File(entry, stat_in(&meta)),
                     (false, true) => End::NoFile,
                     (_, false) => End::Nothing,
                 };
@@ -192,10 +192,6 @@ fn open(folder: BorrowedFd, name: &[u8]) -> nix::Result<OwnedFd> {
 
 fn meta_of(fd: &OwnedFd) -> io::Result<Metadata> {
     File::from(fd.try_clone()?).metadata()
-}
-
-fn stat_of(meta: &Metadata) -> Stat {
-    (meta.dev(), meta.ino())
 }
 
 /// The id of the mount through which a file was opened (proc_pid_fdinfo(5)). Unlike stat(2), this asks no file system.
@@ -261,7 +257,7 @@ mod tests {
 
         let route = follow(&a.join("listed"));
         let real = fs::metadata(b.join("real")).unwrap();
-        assert!(matches!(route.end, End::File(_, stat) if stat == stat_of(&real)), "{route:?}");
+        assert!(matches!(route.end, End::File(_, stat) if stat == stat_in(&real)), "{route:?}");
         let above = top.path().strip_prefix("/var/lib").unwrap().to_string_lossy().into_owned();
         let path = ["var", "lib", &above];
         assert_eq!(

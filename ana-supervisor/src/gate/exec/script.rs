@@ -10,14 +10,14 @@ use std::{
     io::Read,
     os::unix::{
         ffi::OsStrExt,
-        fs::{FileExt, MetadataExt, OpenOptionsExt},
+        fs::{FileExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
 };
 
 use nix::unistd::Pid;
 
-use super::protected::Stat;
+use super::protected::{Stat, stat_in};
 use crate::{
     gate::{files, process::Image},
     launch::spec::Identity,
@@ -203,7 +203,7 @@ fn leads_to(name: &[u8], pid: Pid, stat: Stat) -> bool {
         (_, Ok(absolute)) => process.join("root").join(absolute),
         (_, Err(_relative)) => process.join("cwd").join(named),
     };
-    fs::metadata(seen).is_ok_and(|found| (found.dev(), found.ino()) == stat)
+    fs::metadata(seen).is_ok_and(|found| stat_in(&found) == stat)
 }
 
 #[cfg(test)]
