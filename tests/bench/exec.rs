@@ -1,6 +1,7 @@
 //! What the exec gate costs: each figure beside the bare command's, in one run, in turns.
 //!
-//! `bench-exec` prints a table (`--markdown` for the README). Its other words are for the processes it measures.
+//! `bench-exec` prints a table (`--markdown` for the README; `--only allowed` for one part of it). Its word `probe` is for
+//! the processes that it measures.
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
@@ -38,12 +39,13 @@ const HOLDS: usize = 100;
 const LAUNCHES: usize = 25;
 
 fn main() {
-    let mut words = std::env::args().skip(1);
-    match words.next().as_deref() {
-        Some("probe") => probe::run(&words.collect::<Vec<_>>()),
-        Some("--markdown") => measure(true),
-        None => measure(false),
-        Some(other) => panic!("bench-exec [--markdown], not {other}"),
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["probe", ..] => probe::run(&words[1..]),
+        [] => measure(false, None),
+        ["--markdown"] => measure(true, None),
+        ["--only", part] => measure(false, Some(part)),
+        other => panic!("bench-exec [--markdown | --only PART], not {other:?}"),
     }
 }
 
@@ -56,7 +58,7 @@ struct Row {
     met: bool,
 }
 
-fn measure(markdown: bool) {
+fn measure(markdown: bool, only: Option<&str>) {
     let ground = Ground::new("bench-exec");
     let probe = ground.install("bench-exec", "probe");
     // Protected, and asked about; and one whose arguments are allowed.
@@ -70,64 +72,66 @@ fn measure(markdown: bool) {
         ground.head(),
         crowd::MANY
     ));
+    let parts = ["work", "allowed", "outside", "holds", "crowd", "builds", "launches"];
     let mut rows = Vec::new();
+    for part in parts.into_iter().filter(|part| only.is_none_or(|only| only == *part)) {
+        eprintln!("{part} …");
+        match part {
+            "work" => work_rows(&mut rows, &work(&ground, &probe)),
+            "allowed" => allowed_rows(&mut rows, &allowed::measure(&ground, &probe, &allowed)),
+            "outside" => rows.push(Row::added(
+                "exec of a protected program outside",
+                &outside(&ground, &probe, &held),
+                "≤ 45 µs over bare at p50",
+                45.0,
+            )),
+            "holds" => hold_rows(&mut rows, &holds(&ground, &probe, &held)),
+            "crowd" => crowd_rows(&mut rows, &crowd::measure(&ground, &probe, &held)),
+            "builds" => rows.extend(
+                builds::measure(&ground, &probe)
+                    .into_iter()
+                    .map(|(what, times)| Row::compared(what, &times, "≤ 1.02 p50", |r| r.0 <= 1.02)),
+            ),
+            _ => rows.push(Row::added(
+                "ana-run -- true, warm",
+                &launches(&ground),
+                "≤ 60 ms over bare at p50",
+                60e3,
+            )),
+        }
+    }
+    assert!(!rows.is_empty(), "the parts: {parts:?}");
+    print(&rows, markdown);
+}
 
-    eprintln!("spawn and open …");
-    let (spawn, open) = work(&ground, &probe);
-    rows.push(Row::compared(
-        "spawn+wait /bin/true in a session",
-        &spawn,
-        "≤ 1.02 p50, ≤ 1.10 p99",
-        |r| r.0 <= 1.02 && r.1 <= 1.10,
-    ));
-    rows.push(Row::compared("100 × open+close in a sealed session", &open, "≤ 1.12 p50", |r| r.0 <= 1.12));
+fn work_rows(rows: &mut Vec<Row>, (spawn, open): &(Compared, Compared)) {
+    rows.push(Row::compared("spawn+wait /bin/true in a session", spawn, "≤ 1.02 p50, ≤ 1.10 p99", |r| {
+        r.0 <= 1.02 && r.1 <= 1.10
+    }));
+    rows.push(Row::compared("100 × open+close in a sealed session", open, "≤ 1.12 p50", |r| r.0 <= 1.12));
+}
 
-    eprintln!("allowed arguments …");
-    let (program, status) = allowed::measure(&ground, &probe, &allowed);
-    let mut row = Row::compared(
+fn allowed_rows(rows: &mut Vec<Row>, (program, status): &(Compared, Compared)) {
+    rows.push(Row::added(
         "protected program, allowed arguments",
-        &program,
+        program,
         "≤ 100 µs over bare at p50",
-        |_| true,
-    );
-    row.met = row.ana.0 - row.bare.expect("compared").0 <= 100.0;
-    rows.push(row);
-    rows.push(Row::compared("git status, allowed", &status, "≤ 1.05 p50", |r| r.0 <= 1.05));
+        100.0,
+    ));
+    rows.push(Row::compared("git status, allowed", status, "≤ 1.05 p50", |r| r.0 <= 1.05));
+}
 
-    eprintln!("protected program outside of every session …");
-    let outside = outside(&ground, &probe, &held);
-    let mut row =
-        Row::compared("exec of a protected program outside", &outside, "≤ 45 µs over bare at p50", |_| {
-            true
-        });
-    row.met = row.ana.0 - row.bare.expect("compared").0 <= 45.0;
-    rows.push(row);
-
-    eprintln!("{HOLDS} holds …");
-    let holds = holds(&ground, &probe, &held);
+fn hold_rows(rows: &mut Vec<Row>, holds: &Holds) {
     rows.push(Row::alone("exec attempted → pending", &holds.visible, "≤ 40 ms p99", 40e3));
     rows.push(Row::alone("assertion sent → first instruction", &holds.released, "≤ 20 ms p99", 20e3));
+    let rss = holds.rss_kib as f64 / 1024.0;
+    eprintln!("supervisor RSS after {HOLDS} holds: {rss:.1} MiB (target ≤ 32 MiB{})", verdict(rss <= 32.0));
+}
 
-    eprintln!("{} holds at once …", crowd::MANY);
-    let crowd = crowd::measure(&ground, &probe, &held);
+fn crowd_rows(rows: &mut Vec<Row>, crowd: &crowd::Crowd) {
     rows.push(Row::compared("spawn+wait while 500 are held", &crowd.spawn, "≤ 1.15 p50", |r| r.0 <= 1.15));
     rows.push(Row::alone("500 attempted → all pending", &crowd.pending, "–", f64::INFINITY));
     rows.push(Row::alone("one of 500: signed → first instruction", &crowd.released, "–", f64::INFINITY));
-
-    eprintln!("cargo build, npm ci …");
-    for (what, times) in builds::measure(&ground, &probe) {
-        rows.push(Row::compared(what, &times, "≤ 1.02 p50", |r| r.0 <= 1.02));
-    }
-
-    eprintln!("{LAUNCHES} launches …");
-    let launch = launches(&ground);
-    let mut row = Row::compared("ana-run -- true, warm", &launch, "≤ 60 ms over bare at p50", |_| true);
-    row.met = row.ana.0 - row.bare.expect("compared").0 <= 60e3;
-    rows.push(row);
-
-    print(&rows, markdown);
-    let rss = holds.rss_kib as f64 / 1024.0;
-    println!("\nsupervisor RSS after {HOLDS} holds: {rss:.1} MiB (target ≤ 32 MiB{})", verdict(rss <= 32.0));
 }
 
 fn verdict(met: bool) -> &'static str {
@@ -143,6 +147,13 @@ impl Row {
     ) -> Self {
         let (bare, ana) = (quantiles(bare), quantiles(ana));
         Self { what, bare: Some(bare), ana, target, met: met((ana.0 / bare.0, ana.1 / bare.1)) }
+    }
+
+    /// Its target is what is added to the bare time, in microseconds.
+    fn added(what: &'static str, times: &Compared, target: &'static str, most: f64) -> Self {
+        let row = Self::compared(what, times, target, |_| true);
+        let over = row.ana.0 - row.bare.map_or(0.0, |bare| bare.0);
+        Self { met: over <= most, ..row }
     }
 
     fn alone(what: &'static str, values: &[f64], target: &'static str, p99_max: f64) -> Self {

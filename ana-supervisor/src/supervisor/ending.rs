@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
 
-use super::{KILL_LIMIT, SupervisorError, door::Door, owner::Running, setup::Prepared};
+use super::{KILL_LIMIT, SupervisorError, owner::Running};
 use crate::{
     api::wire::Reply,
     evidence::{Entry, Event},
@@ -82,21 +82,21 @@ impl Running {
             End::OwnerGone => Reply::Done,
             End::Killed(why) => Reply::Ended { why },
         };
-        std::fs::remove_file(&self.door.socket).ok();
+        // Who sees ana-run end finds nothing of the session any more.
+        match dead {
+            true => self.door.remains().remove(),
+            // Something still lives: the guard stays pinned, and the warden goes on when we end.
+            false => {
+                std::fs::remove_file(&self.door.socket).ok();
+            }
+        }
         self.owner.send(&reply).await.ok();
         // The leader ends with its socket.
         drop(self.leader);
         self.leader_process.wait().ok();
         if dead {
-            take_down(&self.door, self.prepared);
+            self.prepared.warden.relieve();
         }
-        // If something still lives, the guard stays pinned, and the warden goes on when we end.
         Ok(())
     }
-}
-
-/// Removes what the session leaves behind, and relieves the warden.
-fn take_down(door: &Door, mut prepared: Prepared) {
-    door.remains().remove();
-    prepared.warden.relieve();
 }
