@@ -6,7 +6,7 @@ use ana_tests::Ground;
 
 use crate::{Compared, Worker};
 
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 24;
 
 pub(crate) fn measure(ground: &Ground, probe: &Path) -> Vec<(&'static str, Compared)> {
     let mut all = vec![("cargo build", in_turns(ground, probe, &cargo(ground)))];

@@ -15,7 +15,7 @@ use crate::{Compared, ROUNDS, Worker, ask_for, probe, socket};
 
 /// So many wait at once.
 pub(crate) const MANY: usize = 500;
-const SPAWNS: usize = 60;
+const SPAWNS: usize = 6;
 
 pub(crate) struct Crowd {
     pub(crate) spawn: Compared,

@@ -31,10 +31,10 @@ use ana_supervisor::{
 };
 use ana_tests::Ground;
 
-/// Rounds in turns: bare, in a session, bare, …
-const ROUNDS: usize = 8;
-const SPAWNS: usize = 250;
-const OPENS: usize = 200;
+/// Rounds in turns: bare, in a session, bare, … Short ones: this machine is now faster, now slower.
+const ROUNDS: usize = 80;
+const SPAWNS: usize = 25;
+const OPENS: usize = 20;
 const HOLDS: usize = 100;
 const LAUNCHES: usize = 25;
 
@@ -68,9 +68,10 @@ fn measure(markdown: bool, only: Option<&str>) {
         "{}[session]\nmax_holds = {}\n[defaults]\ntimeout = \"1h\"\n\
          [[exec]]\nname = \"held\"\nfile = {held:?}\n\
          [[exec]]\nname = \"allowed\"\nfile = {allowed:?}\nallow = [[\"probe\", \"nothing\"]]\n\
-         [[exec]]\nname = \"git\"\nfile = [\"/usr/bin/git\"]\nallow = [[\"status\", \"**\"]]\n",
+         [[exec]]\nname = \"git\"\nfile = {:?}\nallow = [[\"status\", \"**\"]]\n",
         ground.head(),
-        crowd::MANY
+        crowd::MANY,
+        ground.root().join("bin").join(allowed::PROTECTED_GIT).join("git")
     ));
     let parts = ["work", "allowed", "outside", "holds", "crowd", "builds", "launches"];
     let mut rows = Vec::new();
@@ -225,8 +226,11 @@ impl Worker {
         Self { process, to, from }
     }
 
+    /// Without ana, in the environment that a session has: a longer one costs each exec, a language costs git its texts.
     fn bare(ground: &Ground, command: &[&str]) -> Self {
-        Self::start(ground.without_ana(command))
+        let mut bare = ground.without_ana(command);
+        bare.envs(std::env::vars_os()).envs(ground.environment());
+        Self::start(bare)
     }
 
     fn in_session(ground: &Ground, command: &[&str]) -> Self {

@@ -214,9 +214,8 @@ pub fn environment(block: &[u8], nonce: &str, baseline: &Baseline) -> Environmen
         let digest = Sha256::new().chain_update(nonce.as_bytes()).chain_update(bytes).finalize();
         BASE64_URL_SAFE_NO_PAD.encode(digest)
     };
-    let strings = split(block);
-    let now = by_name(&strings);
-    let before = by_name(&baseline.environment);
+    let now = by_name(block.split(|&byte| byte == 0));
+    let before = by_name(baseline.environment.iter().map(Vec::as_slice));
     let mut changed = Vec::new();
     for (name, value) in &now {
         let change = match before.get(name) {
@@ -270,19 +269,18 @@ pub fn changed_hooks(block: &[u8], baseline: &Baseline) -> Vec<String> {
             None => hook.as_bytes() == name,
         })
     };
-    let hooks = |strings: &[Vec<u8>]| -> Vec<Vec<u8>> {
-        strings.iter().filter(|string| hook(name_of(string))).cloned().collect()
-    };
-    let (now, before) = (hooks(&split(block)), hooks(&baseline.environment));
-    let (now, before) = (by_name(&now), by_name(&before));
+    // Most environments have none: only what is one is looked at.
+    let now = by_name(block.split(|&byte| byte == 0).filter(|string| hook(name_of(string))));
+    let before = baseline.environment.iter().map(Vec::as_slice);
+    let before = by_name(before.filter(|string| hook(name_of(string))));
     let changed = now.iter().filter(|(name, value)| before.get(*name) != Some(value));
     changed.map(|(name, _)| Bytes::from(*name).escaped()).collect()
 }
 
 /// Every value of each name, in order: a name may come twice, and programs differ in which one they take.
-fn by_name(strings: &[Vec<u8>]) -> BTreeMap<&[u8], Vec<&[u8]>> {
+fn by_name<'a>(strings: impl Iterator<Item = &'a [u8]>) -> BTreeMap<&'a [u8], Vec<&'a [u8]>> {
     let mut all: BTreeMap<&[u8], Vec<&[u8]>> = BTreeMap::new();
-    for string in strings.iter().filter(|s| !s.is_empty()) {
+    for string in strings.filter(|string| !string.is_empty()) {
         let name = name_of(string);
         all.entry(name).or_default().push(&string[name.len()..]);
     }

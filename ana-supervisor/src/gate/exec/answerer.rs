@@ -82,9 +82,6 @@ pub struct Answerer {
     pub pulse: Pulse,
 }
 
-/// How long what was let through may wait to be written down.
-const TELL_AFTER: Duration = Duration::from_millis(2);
-
 impl Answerer {
     /// Reads and answers for ever.
     ///
@@ -97,7 +94,7 @@ impl Answerer {
         let mut untold = false;
         loop {
             self.pulse.beat();
-            let (some, rung) = self.group.wait(self.lookers.bell(), self.patience(untold))?;
+            let (some, rung) = self.group.wait(self.lookers.bell(), self.patience())?;
             for (attempt, seen) in if rung { self.lookers.told() } else { Vec::new() } {
                 match self.quick.finish(attempt, seen) {
                     Ok(()) => untold = true,
@@ -128,11 +125,11 @@ impl Answerer {
         }
     }
 
-    /// How long the next event is waited for.
-    fn patience(&self, untold: bool) -> Duration {
+    /// How long the next event is waited for. What was let through asks a second time at once, and is told then; a shorter
+    /// patience would set a timer, which costs a process more than anything else here.
+    fn patience(&self) -> Duration {
         let look = self.lookers.until().map(|until| until.saturating_duration_since(Instant::now()));
-        let tell = untold.then_some(TELL_AFTER);
-        [look, tell].into_iter().flatten().fold(pulse::EVERY, Duration::min)
+        look.unwrap_or(pulse::EVERY).min(pulse::EVERY)
     }
 
     /// Answers at once what can be; hands on what cannot.
