@@ -12,6 +12,7 @@
 mod allowed;
 mod builds;
 mod crowd;
+mod floor;
 mod probe;
 
 use std::{
@@ -73,13 +74,19 @@ fn measure(markdown: bool, only: Option<&str>) {
         crowd::MANY,
         ground.root().join("bin").join(allowed::PROTECTED_GIT).join("git")
     ));
-    let parts = ["work", "allowed", "outside", "holds", "crowd", "builds", "launches"];
+    let parts = ["work", "allowed", "floor", "outside", "holds", "crowd", "builds", "launches"];
     let mut rows = Vec::new();
     for part in parts.into_iter().filter(|part| only.is_none_or(|only| only == *part)) {
         eprintln!("{part} …");
         match part {
             "work" => work_rows(&mut rows, &work(&ground, &probe)),
             "allowed" => allowed_rows(&mut rows, &allowed::measure(&ground, &probe, &allowed)),
+            "floor" => rows.push(Row::compared(
+                "the same, only asked and looked at",
+                &floor::measure(&ground, &probe),
+                "–",
+                |_| true,
+            )),
             "outside" => rows.push(Row::added(
                 "exec of a protected program outside",
                 &outside(&ground, &probe, &held),
