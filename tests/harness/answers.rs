@@ -49,7 +49,12 @@ impl Question {
 
 /// The arguments in an operation.
 pub fn argv_of(operation: &Value) -> Vec<Vec<u8>> {
-    operation["exec"]["argv"].as_array().expect("an exec has arguments").iter().map(bytes_of).collect()
+    words(&operation["exec"])
+}
+
+/// The arguments, of whatever has some.
+pub fn words(of: &Value) -> Vec<Vec<u8>> {
+    of["argv"].as_array().expect("an exec has arguments").iter().map(bytes_of).collect()
 }
 
 impl Ground {

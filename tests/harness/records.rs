@@ -153,10 +153,20 @@ impl Ground {
         assert!(unaccounted.is_empty(), "ran without a decision: {unaccounted:#?}");
     }
 
-    /// The runs of `deploy` that no approving decision accounts for.
+    /// What a killed supervisor had let through and not written down: the arguments.
+    pub fn noted(&self) -> Vec<Vec<Vec<u8>>> {
+        let noted = |record: &Record| -> Vec<Vec<Vec<u8>>> {
+            let list = record.payload["detail"]["let_through"].as_array().cloned().unwrap_or_default();
+            list.iter().map(crate::answers::words).collect()
+        };
+        self.records_of("loss").iter().flat_map(noted).collect()
+    }
+
+    /// The runs of `deploy` that neither an approving decision nor the note of one accounts for.
     pub fn unaccounted(&self) -> Vec<Marker> {
-        let mut approved: Vec<Vec<Vec<u8>>> =
-            self.decisions().iter().filter(|record| record.approves()).map(Record::argv).collect();
+        let decisions = self.decisions();
+        let approved = decisions.iter().filter(|record| record.approves()).map(Record::argv);
+        let mut approved: Vec<Vec<Vec<u8>>> = approved.chain(self.noted()).collect();
         let mut left = Vec::new();
         for marker in self.markers() {
             match approved.iter().position(|argv| *argv == marker.argv) {

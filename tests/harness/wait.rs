@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 /// How long a condition may take on a loaded machine of two cores before the test gives up.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
+/// How long what happens at once may take there: far from never, which is what it is told from.
+pub const SOON: Duration = Duration::from_secs(15);
+
 const STEP: Duration = Duration::from_millis(5);
 
 /// Asks `probe` until it answers, or panics with `what` after `limit`.

@@ -81,7 +81,7 @@ fn unanswered_it_is_denied_in_time() {
     let begin = Instant::now();
     let finished = ground.run(&[ground.deploy()]).assert_code(137);
     let took = begin.elapsed();
-    assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(12), "{took:?}");
+    assert!(took >= Duration::from_secs(2) && took < 2 * wait::SOON, "{took:?}");
     let line = denial(&finished.stderr());
     assert!(line.contains("timed out after 2s"), "{line}");
     ground.assert_never_ran();
@@ -146,7 +146,7 @@ fn pending_waits_and_says_nothing() {
     let waited = Instant::now();
     assert!(ground.pending(1).is_empty());
     let (waited, all) = (waited.elapsed(), begin.elapsed());
-    assert!(waited >= Duration::from_secs(1) && waited < Duration::from_secs(5), "{waited:?} of {all:?}");
+    assert!(waited >= Duration::from_secs(1) && waited < wait::SOON, "{waited:?} of {all:?}");
     drop(session);
 }
 

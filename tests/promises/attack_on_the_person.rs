@@ -27,7 +27,7 @@ fn status_only(ground: &Ground) {
 fn host_opens(file: &Path) -> Duration {
     let begin = Instant::now();
     let mut cat = Command::new("cat").arg(file).stdout(Stdio::null()).spawn().expect("cat");
-    let ended = wait::poll(Duration::from_secs(5), || cat.try_wait().expect("a child of ours"));
+    let ended = wait::poll(wait::SOON, || cat.try_wait().expect("a child of ours"));
     if ended.is_none() {
         processes::end(i32::try_from(cat.id()).expect("a pid"));
     }
@@ -59,7 +59,7 @@ fn a_stuck_message_does_not_outlive_the_session() {
         let took = host_opens(&ground.deploy());
         println!("the host's open took {took:?}");
         let left = of_ana(&ground);
-        wait::until_within(Duration::from_secs(5), &format!("{left:?} are gone"), || {
+        wait::until_within(wait::SOON, &format!("{left:?} are gone"), || {
             of_ana(&ground).is_empty().then_some(())
         });
     }
@@ -122,10 +122,10 @@ fn a_flood_of_refusals_does_not_hold_up_what_is_allowed() {
     let answered = told.split("answered after ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
     let took = Duration::from_millis(answered.unwrap_or_else(|| panic!("no time in {told}")));
     println!("the allowed program took {took:?}");
-    assert!(took < Duration::from_secs(10), "the allowed program took {took:?}");
+    assert!(took < wait::SOON, "the allowed program took {took:?}");
 
     let id = ground.records_of("session-start")[0].payload["session"].as_str().expect("an id").to_owned();
-    let gone = wait::poll(Duration::from_secs(10), || holds(&id).is_empty().then_some(()));
+    let gone = wait::poll(wait::SOON, || holds(&id).is_empty().then_some(()));
     assert!(gone.is_some(), "left: {:#?}", holds(&id));
     assert!(!cgroups_of(&id).is_empty(), "the session is looked at while it lives");
     host_opens(&ground.deploy());

@@ -1,6 +1,6 @@
 //! Supervisor and warden killed in one go, and the session leader with them: what still holds then.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use ana_tests::{Ground, Session, ground::cgroups_of, machine, processes, wait};
 use nix::{
@@ -21,7 +21,7 @@ fn kill_at_once(all: &[i32]) {
 fn the_host_goes_on(ground: &Ground) {
     let command = [ground.deploy().into_os_string(), "outside".into()];
     let outside = Session::of(ground.without_ana(&command).stdin(std::process::Stdio::null()));
-    outside.finish_within(Duration::from_secs(5)).assert_code(0).assert_stdout("marker: ran outside");
+    outside.finish_within(wait::SOON).assert_code(0).assert_stdout("marker: ran outside");
 }
 
 /// The next start removes what is left and writes down that it was.
@@ -48,13 +48,13 @@ fn the_session_leader_kills_what_two_keepers_left() {
     let mut both = session.wardens();
     both.push(supervisor);
     kill_at_once(&both);
-    wait::until_within(Duration::from_secs(4), "the tree is dead", || {
+    wait::until_within(wait::SOON, "the tree is dead", || {
         let inside = |pid: &i32| processes::cgroup(*pid).is_some_and(|path| path.contains(&question.session));
         let left = processes::all().into_iter().any(|pid| inside(&pid) && processes::alive(pid));
         (!left).then_some(())
     });
     wait::until("the leader has ended", || leader.iter().all(|&pid| !processes::alive(pid)).then_some(()));
-    assert_ne!(session.finish_within(Duration::from_secs(10)).code(), 0);
+    assert_ne!(session.finish_within(wait::SOON).code(), 0);
     the_host_goes_on(&ground);
     the_next_start_cleans_up(&ground, &question.session);
 }
@@ -91,7 +91,7 @@ fn the_guard_refuses_when_nobody_is_left() {
     let events =
         fs::read_to_string(format!("{}{hold}/cgroup.events", processes::cgroup2_mount())).expect("events");
     assert!(events.contains("frozen 1"), "{events}");
-    let told = session.finish_within(Duration::from_secs(10));
+    let told = session.finish_within(wait::SOON);
     assert_ne!(told.code(), 0);
     assert!(told.stderr().contains("something of the session still runs"), "{}", told.stderr());
     the_next_start_cleans_up(&ground, &question.session);

@@ -1,6 +1,6 @@
 //! A command under `ana-run` behaves as without: its status, its streams, its surroundings.
 
-use std::{os::unix::process::ExitStatusExt, time::Duration};
+use std::os::unix::process::ExitStatusExt;
 
 use ana_tests::{
     Ground,
@@ -154,9 +154,7 @@ fn nothing_outlives_the_session() {
     let finished = ground.run_shell(script).assert_code(0);
     let said = finished.stdout();
     let pid = said.lines().find_map(|line| line.strip_prefix("pid=")?.parse().ok()).expect("a pid");
-    wait::until_within(Duration::from_secs(2), "the left process is dead", || {
-        (!processes::alive(pid)).then_some(())
-    });
+    wait::until_within(wait::SOON, "the left process is dead", || (!processes::alive(pid)).then_some(()));
     let session =
         ground.records_of("session-start")[0].payload["session"].as_str().expect("an id").to_owned();
     wait::until("the cgroups are gone", || ana_tests::ground::cgroups_of(&session).is_empty().then_some(()));

@@ -15,7 +15,7 @@ use nix::{
 };
 
 /// From the first silence to the death of the whole tree.
-const LIMIT: Duration = Duration::from_secs(4);
+const LIMIT: Duration = wait::SOON;
 
 /// A session with a program that is held, and its id.
 fn held(ground: &Ground) -> (Session, String) {
@@ -43,7 +43,7 @@ fn ends_in_time(ground: &Ground, session: Session, id: &str, begin: Instant) {
         in_session(id).is_empty().then_some(())
     });
     println!("the tree was dead after {:?}", begin.elapsed());
-    outside.finish_within(Duration::from_secs(2)).assert_code(0).assert_stdout("marker: ran outside");
+    outside.finish_within(wait::SOON).assert_code(0).assert_stdout("marker: ran outside");
     assert_ne!(session.finish_within(Duration::from_secs(10)).code(), 0);
     let end = wait::until("the end is recorded", || ground.records_of("session-end").pop());
     let cause = end.payload["detail"]["cause"].as_str().expect("a cause").to_owned();

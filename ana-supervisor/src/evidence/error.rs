@@ -36,6 +36,8 @@ pub enum EvidenceError {
         free >> 20, path.display(), reserve >> 20
     )]
     NoRoom { path: PathBuf, free: u64, reserve: u64 },
+    #[error("the note of what was let through cannot be written")]
+    Note(#[source] std::io::Error),
     #[error("it was to be written together with others")]
     Together(#[source] std::sync::Arc<EvidenceError>),
     #[error("the writer of the evidence has stopped")]

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::error::EvidenceError;
 use super::record::{Entry, Event, Payload};
 use super::sign::Signer;
-use super::{LOCK, SEGMENT_BYTES_MAX, VERSION, chain, read};
+use super::{LOCK, Notes, SEGMENT_BYTES_MAX, VERSION, chain, notes, read};
 use crate::state::{Folder, State};
 
 mod batch;
@@ -38,6 +38,8 @@ pub struct Store {
     folder: Folder,
     /// Where the heads and the open sessions are kept.
     base: Folder,
+    /// Where the sessions' notes are.
+    run: Folder,
     signer: Signer,
     host: String,
     development: Arc<OnceLock<String>>,
@@ -75,6 +77,7 @@ impl Store {
     pub fn open(state: &State) -> Result<Self, EvidenceError> {
         let folder = state.evidence_dir().try_clone()?;
         let base = state.base_dir().try_clone()?;
+        let run = state.run_dir().try_clone()?;
         let lock = lock(&folder)?;
         let signer = Signer::open(state)?;
         // A damaged log is told now, not at the first decision.
@@ -84,6 +87,7 @@ impl Store {
         Ok(Self {
             folder,
             base,
+            run,
             signer,
             host,
             development: state.mark(),
@@ -152,14 +156,53 @@ impl Store {
         let mut batch = Vec::new();
         for session in &abandoned {
             let detail = json!({ "cause": cause, "abandoned": true });
-            let waiting =
-                Waiting::new(self.payload(Entry::new(Event::SessionEnd).session(session).detail(detail))?);
-            answers.push(waiting.answer());
-            batch.push(waiting);
+            let end = Entry::new(Event::SessionEnd).session(session).detail(detail);
+            for entry in self.noted(session)?.into_iter().chain([end]) {
+                let waiting = Waiting::new(self.payload(entry)?);
+                answers.push(waiting.answer());
+                batch.push(waiting);
+            }
         }
         self.write_locked(&mut tail, batch);
         answers.iter().try_for_each(|answer| answer.take().map(drop))?;
+        abandoned.iter().for_each(|session| notes::remove(&self.run, session));
         Ok(abandoned)
+    }
+
+    /// An empty file for what a session lets go on before it is written down.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn notes(&self, session: &str) -> Result<Notes, EvidenceError> {
+        Ok(Notes::create(&self.run, session)?)
+    }
+
+    /// Records what a session let go on and could not write down, before its end is. Then there are no notes of it any
+    /// more.
+    ///
+    /// # Errors
+    /// As [`Store::append`]; the notes stay.
+    pub fn settle_notes(&self, session: &str) -> Result<(), EvidenceError> {
+        if let Some(entry) = self.noted(session)? {
+            self.append(entry)?;
+        }
+        notes::remove(&self.run, session);
+        Ok(())
+    }
+
+    /// Removes the notes of a session that has ended on the record, or was never on it.
+    pub fn forget_notes(&self, session: &str) {
+        notes::remove(&self.run, session);
+    }
+
+    /// The record of what a session has let go on, and nothing else tells of.
+    fn noted(&self, session: &str) -> Result<Option<Entry>, EvidenceError> {
+        let left = notes::left(&self.run, session)?;
+        let detail = json!({
+            "reason": "a rule let it go on, and it could not be written down any more: whether it ran is not known",
+            "let_through": left,
+        });
+        Ok((!left.is_empty()).then(|| Entry::new(Event::Loss).session(session).detail(detail)))
     }
 
     /// The key that signs this machine's records.

@@ -2,6 +2,7 @@
 
 mod append;
 mod head;
+mod notes;
 mod open;
 mod person;
 mod record;

@@ -3,9 +3,10 @@
 //! Takes what the policy allows by itself; one thread signs and appends them, many with one sync. The queue is bounded:
 //! when it is full, the caller waits, so a flood slows itself. Beyond [`Budget::a_minute`] decisions are folded: one
 //! record for each rule and [`Budget::fold`] carries the first operation and how many it stands for. What is still in
-//! the queue when the supervisor is killed is lost; what a person decided never comes here.
+//! the queue when the supervisor is killed is noted ([`notes`](super::notes)); what a person decided never comes here.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -16,6 +17,7 @@ use serde_json::json;
 
 use super::decision::entry;
 use super::error::EvidenceError;
+use super::notes::Note;
 use super::record::Entry;
 use super::store::Store;
 use crate::approval::{Decided, Reason};
@@ -49,7 +51,7 @@ pub enum LaterError {
 }
 
 enum Job {
-    Decision(Box<Decided>),
+    Decision(Box<Decided>, Option<Note>),
     /// Answered when everything before it is on the disk.
     Flush(SyncSender<()>),
 }
@@ -79,16 +81,19 @@ impl Writer {
     }
 
     /// Hands over what a rule allows, and what has gone on already: it is written whatever room there is, so whoever lets
-    /// things go on stops when [`Store::room`] says that there is none. The record follows within milliseconds. Costs some microseconds, more
-    /// only when the queue is full. From any thread; it may block, so not from a task.
+    /// things go on stops when [`Store::room`] says that there is none. The record follows within milliseconds; then the note of
+    /// it is settled. Costs some microseconds, more only when the queue is full. From any thread; it may block, so not from a
+    /// task.
     ///
     /// # Errors
     /// The decision is not a rule's "allow", or the writer has stopped.
-    pub fn later(&self, decided: Decided) -> Result<(), LaterError> {
+    pub fn later(&self, decided: Decided, note: Option<Note>) -> Result<(), LaterError> {
         if !(matches!(decided.reason(), Reason::Rule { .. }) && decided.approved()) {
             return Err(LaterError::NotByRule);
         }
-        self.jobs.send(Job::Decision(Box::new(decided))).map_err(|_stopped| EvidenceError::Stopped.into())
+        self.jobs
+            .send(Job::Decision(Box::new(decided), note))
+            .map_err(|_stopped| EvidenceError::Stopped.into())
     }
 
     /// Waits until everything that was handed over is on the disk, what is folded included. Blocks; to be called before
@@ -106,6 +111,7 @@ impl Writer {
 /// Decisions of one rule that share a record.
 struct Fold {
     first: Box<Decided>,
+    note: Option<Note>,
     count: u64,
     begun: Instant,
     begun_at: jiff::Timestamp,
@@ -133,18 +139,23 @@ impl<'a> Pen<'a> {
                 Ok(job) => Some(job),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => {
-                    return self.put(Vec::new(), true);
+                    return self.put(Vec::new(), Vec::new(), true);
                 }
             };
-            let (mut entries, mut flushed) = (Vec::new(), Vec::new());
+            let (mut entries, mut notes, mut flushed) = (Vec::new(), Vec::new(), Vec::new());
             // What has come meanwhile goes with it.
             for job in first.into_iter().chain(queue.try_iter().take(self.budget.queue)) {
                 match job {
-                    Job::Decision(decided) => entries.extend(self.take(decided)),
+                    Job::Decision(decided, note) => {
+                        if let Some((entry, note)) = self.take(decided, note)? {
+                            entries.push(entry);
+                            notes.extend(note);
+                        }
+                    }
                     Job::Flush(done) => flushed.push(done),
                 }
             }
-            self.put(entries, !flushed.is_empty())?;
+            self.put(entries, notes, !flushed.is_empty())?;
             for done in flushed {
                 // Whoever asked may have gone.
                 done.send(()).ok();
@@ -159,34 +170,42 @@ impl<'a> Pen<'a> {
         }
     }
 
-    /// A decision's record, unless it is folded.
-    fn take(&mut self, decided: Box<Decided>) -> Option<Entry> {
+    /// A decision's record and the note of it, unless it is folded.
+    fn take(
+        &mut self,
+        decided: Box<Decided>,
+        note: Option<Note>,
+    ) -> Result<Option<(Entry, Option<Note>)>, EvidenceError> {
         let now = Instant::now();
         self.left = refilled(self.left, now.duration_since(self.counted), self.budget.a_minute);
         self.counted = now;
         if self.left >= 1.0 {
             self.left -= 1.0;
-            return Some(entry(&decided));
+            return Ok(Some((entry(&decided), note)));
         }
-        let rule = decided.operation().rule.clone();
-        let begun_at = jiff::Timestamp::now();
-        let fold = self.folds.entry(rule).or_insert(Fold { first: decided, count: 0, begun: now, begun_at });
-        fold.count += 1;
-        None
+        match self.folds.entry(decided.operation().rule.clone()) {
+            Vacant(place) => {
+                let begun_at = jiff::Timestamp::now();
+                place.insert(Fold { first: decided, note, count: 1, begun: now, begun_at });
+            }
+            Occupied(mut fold) => fold.get_mut().one_more(note).map_err(EvidenceError::Note)?,
+        }
+        Ok(None)
     }
 
     /// Writes these, and the folds whose time has come, with one sync.
-    fn put(&mut self, mut entries: Vec<Entry>, all: bool) -> Result<(), EvidenceError> {
+    fn put(&mut self, mut entries: Vec<Entry>, mut notes: Vec<Note>, all: bool) -> Result<(), EvidenceError> {
         let (now, time) = (Instant::now(), self.budget.fold);
-        entries.extend(
-            self.folds
-                .extract_if(|_, fold| all || now.duration_since(fold.begun) >= time)
-                .map(|(_, fold)| fold.entry()),
-        );
+        for (_, mut fold) in self.folds.extract_if(|_, fold| all || now.duration_since(fold.begun) >= time) {
+            notes.extend(fold.note.take());
+            entries.push(fold.entry());
+        }
         if entries.is_empty() {
             return Ok(());
         }
-        self.store.append_all(entries).into_iter().try_for_each(|written| written.map(drop))
+        self.store.append_all(entries).into_iter().try_for_each(|written| written.map(drop))?;
+        notes.into_iter().for_each(Note::settle);
+        Ok(())
     }
 }
 
@@ -197,6 +216,18 @@ fn refilled(left: f64, time: Duration, a_minute: u32) -> f64 {
 }
 
 impl Fold {
+    /// The note of the first stands for all of them.
+    fn one_more(&mut self, note: Option<Note>) -> io::Result<()> {
+        self.count += 1;
+        if let Some(first) = &self.note {
+            first.count(self.count)?;
+        }
+        if let Some(note) = note {
+            note.settle();
+        }
+        Ok(())
+    }
+
     /// The record of the first operation, which says how many it stands for.
     fn entry(self) -> Entry {
         let mut entry = entry(&self.first);

@@ -1,5 +1,5 @@
 //! The evidence of what was let through without a hold. It is written behind the operation, not before it: a rule has
-//! decided, and no person; what a supervisor that is killed had not written yet, some milliseconds' worth, is lost.
+//! decided, and no person; what a supervisor that is killed had not written yet, some milliseconds' worth, is noted.
 
 use std::{
     os::fd::AsFd,
@@ -45,7 +45,21 @@ impl Pipeline {
 
     fn write_down(&self, passed: Passed) {
         let Some(baseline) = self.gate.common.baseline.borrow().clone() else { return };
-        let Passed { pid, process, call, verdict, object, file, hash, cwd, parent, started, at } = passed;
+        let Passed {
+            pid,
+            process,
+            argv,
+            environment,
+            verdict,
+            object,
+            file,
+            hash,
+            cwd,
+            parent,
+            started,
+            at,
+            note,
+        } = passed;
         let Ok(program) = files::describe(&file, object.key, hash, &self.gate.common.user) else {
             return self.fail("a program that was let through cannot be described");
         };
@@ -59,9 +73,9 @@ impl Pipeline {
         let exec = |nonce: &str| operation::Exec {
             program: program.clone(),
             script: None,
-            argv: call.argv.iter().cloned().map(operation::Bytes).collect(),
+            argv: argv.clone(),
             cwd: cwd.clone(),
-            environment: process::environment(&call.environment, nonce, &baseline),
+            environment: process::environment(&environment, nonce, &baseline),
             ids: operation::Ids {
                 uid: user.uid,
                 euid: user.uid,
@@ -77,7 +91,7 @@ impl Pipeline {
             Ok(judged) => Decided::by_rule(judged),
             Err(error) => return self.fail(&format!("a program was let through: {}", chain(&error))),
         };
-        match decided.map(|decided| self.writer.later(decided)) {
+        match decided.map(|decided| self.writer.later(decided, Some(note))) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => self.fail(&unwritten(&error)),
             // Only what a rule allows is let through.

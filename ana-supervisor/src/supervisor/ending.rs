@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{KILL_LIMIT, SupervisorError, owner::Running};
 use crate::{
     api::wire::Reply,
-    evidence::{Entry, Event},
+    evidence::{Entry, Event, EvidenceError},
     launch::spec::Failure,
 };
 
@@ -56,21 +56,8 @@ impl Running {
         if let Some(why) = self.unhealthy() {
             self.prepared.pipeline.note(Event::Loss, json!({ "health": why })).await;
         }
-        let detail = match &end {
-            End::Agent(status) => json!({ "cause": "the agent ended", "status": status }),
-            End::NotStarted(failure) => {
-                json!({ "cause": "the agent could not be started", "doing": failure.doing, "error": failure.error })
-            }
-            End::OwnerGone => json!({ "cause": "ana-run ended" }),
-            End::Killed(why) => json!({ "cause": why }),
-        };
-        let entry = Entry::new(Event::SessionEnd)
-            .session(&self.door.session)
-            .policy(self.prepared.pipeline.policy.sha256())
-            .detail(detail);
-        let store = Arc::clone(&self.prepared.pipeline.store);
-        let recorded = tokio::task::spawn_blocking(move || store.append(entry)).await;
-        if let Ok(Err(error)) = &recorded {
+        let recorded = self.record_end(&end).await;
+        if let Err(error) = &recorded {
             tracing::error!(
                 error = error as &dyn std::error::Error,
                 "the end of the session could not be recorded"
@@ -98,5 +85,28 @@ impl Running {
             self.prepared.warden.relieve();
         }
         Ok(())
+    }
+
+    /// What was let go on and is not in the evidence, then the end.
+    async fn record_end(&self, end: &End) -> Result<(), EvidenceError> {
+        let detail = match end {
+            End::Agent(status) => json!({ "cause": "the agent ended", "status": status }),
+            End::NotStarted(failure) => {
+                json!({ "cause": "the agent could not be started", "doing": failure.doing, "error": failure.error })
+            }
+            End::OwnerGone => json!({ "cause": "ana-run ended" }),
+            End::Killed(why) => json!({ "cause": why }),
+        };
+        let entry = Entry::new(Event::SessionEnd)
+            .session(&self.door.session)
+            .policy(self.prepared.pipeline.policy.sha256())
+            .detail(detail);
+        let (store, session) = (Arc::clone(&self.prepared.pipeline.store), self.door.session.clone());
+        let recorded = tokio::task::spawn_blocking(move || {
+            // If this fails the notes stay; the end is recorded all the same.
+            let settled = store.settle_notes(&session);
+            store.append(entry).and(settled)
+        });
+        recorded.await.unwrap_or(Err(EvidenceError::Stopped))
     }
 }

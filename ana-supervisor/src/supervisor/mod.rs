@@ -164,5 +164,7 @@ pub fn record_death(
     let store = crate::evidence::Store::open(&state)?;
     // Only if it was started on the record, and has not ended on it.
     store.end_abandoned(&|session| session != charge.session, cause.text())?;
+    // Of one that was not on the record: nothing of it has run.
+    store.forget_notes(&charge.session);
     Ok(())
 }

@@ -182,7 +182,7 @@ impl Fences {
         kernel: &mut Kernel,
         fatal: &mpsc::UnboundedSender<String>,
     ) -> Result<Answering, SupervisorError> {
-        let Plan { policy, harmless_groups, privileged, .. } = plan;
+        let Plan { policy, store, harmless_groups, privileged, .. } = plan;
         let (folder, id, level) = (self.cgroup.open()?, self.cgroup.id()?, self.cgroup.level());
         let session = kernel::SessionCgroup { fd: folder.as_fd(), id, level };
         let lock = kernel.attach(&session, &devices(&policy)?, &self.remains.pins)?;
@@ -206,8 +206,12 @@ impl Fences {
         self.lock = Some(lock);
         let (sender, arrivals) = mpsc::unbounded_channel();
         let ledger = Ledger::default();
-        let quick =
-            Quick { common: Arc::clone(&common), policy: Arc::clone(&policy), passed: ledger.clone() };
+        let quick = Quick {
+            common: Arc::clone(&common),
+            policy: Arc::clone(&policy),
+            passed: ledger.clone(),
+            notes: store.notes(&door.session)?,
+        };
         let answerer = Answerer {
             group: Arc::clone(&group),
             places: Places::new(self.cgroup.prefix().to_owned()),

@@ -28,11 +28,11 @@ fn judged(id: u32, action: Action) -> Judged {
     Judged { operation: Arc::new(operation(id, "s")), verdict, alike: None }
 }
 
-fn allowed(id: u32) -> Decided {
+pub(super) fn allowed(id: u32) -> Decided {
     Decided::by_rule(judged(id, Action::Allow)).expect("a rule decides")
 }
 
-fn start(store: &Arc<Store>, budget: Budget) -> (Writer, mpsc::Receiver<EvidenceError>) {
+pub(super) fn start(store: &Arc<Store>, budget: Budget) -> (Writer, mpsc::Receiver<EvidenceError>) {
     let (told, broken) = mpsc::channel();
     let writer = Writer::start(Arc::clone(store), budget, move |error| told.send(error).expect("the test"));
     (writer.expect("a thread"), broken)
@@ -154,7 +154,7 @@ fn what_a_rule_allows_is_written_later_and_flushed() {
         begun.recv().expect("the first sync");
         // The disk stands still; nobody who is allowed by a rule waits for it.
         for id in 0..COUNT {
-            writer.later(allowed(id)).expect("taken");
+            writer.later(allowed(id), None).expect("taken");
         }
         release.send(()).expect("the sync");
     });
@@ -173,7 +173,7 @@ fn only_what_a_rule_allows_may_be_written_later() {
     let denied = Decided::by_rule(judged(1, Action::Deny)).expect("a rule decides");
     let refused = Decided::refused(judged(2, Action::Approve), "bob", "no");
     for decided in [denied, refused] {
-        let error = writer.later(decided).expect_err("not for later");
+        let error = writer.later(decided, None).expect_err("not for later");
         assert!(matches!(error, LaterError::NotByRule), "{error}");
     }
     writer.flush().expect("nothing to write");
@@ -188,7 +188,7 @@ fn a_flood_is_folded_into_counts() {
     let budget = Budget { a_minute: 5, ..Budget::default() };
     let (writer, _broken) = start(&store, budget);
     for id in 0..200 {
-        writer.later(allowed(id)).expect("taken");
+        writer.later(allowed(id), None).expect("taken");
     }
     writer.flush().expect("on the disk");
     store.append(ended("s")).expect("appended");
@@ -209,7 +209,7 @@ fn a_fold_is_written_when_its_time_has_come() {
     let budget = Budget { a_minute: 1, fold: Duration::from_millis(50), ..Budget::default() };
     let (writer, _broken) = start(&store, budget);
     for id in 0..10 {
-        writer.later(allowed(id)).expect("taken");
+        writer.later(allowed(id), None).expect("taken");
     }
     let end = Instant::now() + Duration::from_secs(20);
     let counted = || -> u64 {
@@ -231,7 +231,7 @@ fn a_fold_waits_for_its_time_and_says_how_many_only_of_several() {
         let budget = Budget { a_minute: 1, fold: Duration::from_secs(3600), queue: 1 };
         let (writer, _broken) = start(&store, budget);
         for id in 0..count {
-            writer.later(allowed(id)).expect("taken");
+            writer.later(allowed(id), None).expect("taken");
         }
         writer.flush().expect("on the disk");
         let counts: Vec<_> = bench
@@ -252,10 +252,10 @@ fn a_writer_that_fails_says_so_once_and_takes_nothing_more() {
     store.disk =
         Disk { write: Box::new(|_, _| Err(std::io::ErrorKind::StorageFull.into())), ..Disk::default() };
     let (writer, broken) = start(&Arc::new(store), Budget::default());
-    writer.later(allowed(1)).expect("taken");
+    writer.later(allowed(1), None).expect("taken");
     let error = broken.recv().expect("told");
     assert!(matches!(error, EvidenceError::Write { .. }), "{error}");
-    while writer.later(allowed(2)).is_ok() {
+    while writer.later(allowed(2), None).is_ok() {
         std::thread::yield_now();
     }
     assert!(matches!(writer.flush(), Err(EvidenceError::Stopped)));
@@ -285,7 +285,7 @@ fn an_almost_full_disk_takes_ends_but_no_decisions() {
     store.room().expect_err("even less room");
     fs::write(&filler, vec![0; size]).expect("written");
     assert!(error.to_string().contains("make room"), "{error}");
-    writer.later(allowed(2)).expect("it has happened already");
+    writer.later(allowed(2), None).expect("it has happened already");
     writer.flush().expect("written");
     store.append(ended("s")).expect("the end is written all the same");
     assert_eq!(bench.verify().expect("valid").records, 3);

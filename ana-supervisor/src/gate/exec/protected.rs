@@ -17,7 +17,7 @@ use std::{
 
 use ana_common::FileKey;
 
-use crate::{gate::files::Hashes, policy::Policy};
+use crate::{gate::files::Hashes, operation::Bytes, policy::Policy};
 
 /// Device and inode as fstat(2) shows them: the same for every descriptor of the file, in any mount namespace.
 pub type Stat = (u64, u64);
@@ -49,6 +49,12 @@ pub struct Protected {
 impl Protected {
     pub fn paths(&self) -> Vec<&Path> {
         self.listed.iter().map(PathBuf::as_path).collect()
+    }
+
+    /// What the policy calls it, by the first of its paths.
+    pub fn name(&self) -> Bytes {
+        let path = self.listed.first().map(|path| path.as_os_str().as_bytes().to_vec());
+        Bytes(path.unwrap_or_default())
     }
 
     /// Opens it for reading, whatever lies at its path by now. An open of a marked file: the answering thread lets it pass.

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
 use super::{
@@ -25,6 +26,7 @@ use super::{
     protected::{Protected, Stat},
 };
 use crate::{
+    evidence::notes::{Note, Noted, Notes},
     gate::process::{self, Baseline, Threads},
     operation::Bytes,
     policy::{Action, Policy, Verdict},
@@ -49,9 +51,11 @@ pub struct Request {
 /// An exec that was let through, for the evidence.
 #[derive(Debug)]
 pub struct Passed {
-    pub pid: nix::unistd::Pid,
+    pub pid: Pid,
     pub process: Arc<OwnedFd>,
-    pub call: Call,
+    pub argv: Vec<Bytes>,
+    /// The block of it.
+    pub environment: Vec<u8>,
     pub verdict: Verdict,
     pub object: Arc<Protected>,
     pub file: Arc<fs::File>,
@@ -60,6 +64,7 @@ pub struct Passed {
     pub parent: i32,
     pub started: u64,
     pub at: jiff::Timestamp,
+    pub note: Note,
 }
 
 /// What the quick way needs to decide.
@@ -68,6 +73,8 @@ pub struct Quick {
     pub common: Arc<Common>,
     pub policy: Arc<Policy>,
     pub passed: Ledger,
+    /// Of what is not in the evidence yet.
+    pub notes: Notes,
 }
 
 impl Quick {
@@ -104,8 +111,12 @@ impl Quick {
             return Err(blocked);
         }
         let (Some(block), Some(entry)) = (call.block(), self.passed.entry()) else { return Err(blocked) };
-        let tgid = pid.as_raw().unsigned_abs();
+        let Call { argv, environment } = call;
+        let argv: Vec<Bytes> = argv.into_iter().map(Bytes).collect();
+        let (tgid, at) = (pid.as_raw().unsigned_abs(), jiff::Timestamp::now());
+        let Some(note) = self.note(pid, &object, &argv, &verdict.rule, at) else { return Err(blocked) };
         if self.common.maps.expect(tgid, object.key, known.started, &block).is_err() {
+            note.settle();
             return Err(blocked);
         }
         self.common.admitted.owe(pid, &blocked.process, stat);
@@ -117,12 +128,40 @@ impl Quick {
             self.common.maps.forget_expected(tgid, known.started).ok();
         }
         if !allowed {
+            note.settle();
             return Ok(());
         }
         let Known { hash, cwd, parent, started, .. } = known;
-        let at = jiff::Timestamp::now();
-        entry.write(Passed { pid, process, call, verdict, object, file, hash, cwd, parent, started, at });
+        let passed = Passed {
+            pid,
+            process,
+            argv,
+            environment,
+            verdict,
+            object,
+            file,
+            hash,
+            cwd,
+            parent,
+            started,
+            at,
+            note,
+        };
+        entry.write(passed);
         Ok(())
+    }
+
+    /// So that it is known of even if nobody is left to write it down. `None`: it cannot be noted.
+    fn note(
+        &self,
+        pid: Pid,
+        object: &Protected,
+        argv: &[Bytes],
+        rule: &str,
+        at: jiff::Timestamp,
+    ) -> Option<Note> {
+        let (program, at) = (object.name(), format!("{at:.3}"));
+        self.notes.write(&Noted { program: &program, argv, rule, pid: pid.as_raw(), at: &at }).ok()
     }
 
     /// What else can be known of the caller without looking into its memory. `None`: something about it is special.
