@@ -327,7 +327,9 @@ fn remove_tree(top: &Path) -> bool {
     fs::remove_dir(top).is_ok() || !top.exists()
 }
 
+/// A mark may follow a part of one: whoever is killed while it writes across two pages has written the first.
 fn parse_marker(line: &str) -> Marker {
+    let line = line.rfind("{\"pid\":").map_or(line, |begin| &line[begin..]);
     let value: serde_json::Value =
         serde_json::from_str(line).unwrap_or_else(|e| panic!("marker {line:?}: {e}"));
     let argv = value["argv"].as_array().expect("argv").iter().map(|arg| unhex(arg.as_str().expect("hex")));
