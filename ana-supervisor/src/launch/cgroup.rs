@@ -205,7 +205,7 @@ impl SessionCgroup {
     /// Moves the process into the hold, where the freezer stops it at its next return to user mode.
     pub fn move_into(&self, hold: &Hold, pid: Pid) -> Result<(), CgroupError> {
         let _one_at_a_time = self.standing();
-        write(&hold.path.join("cgroup.procs"), &pid.to_string())
+        move_to(&hold.path.join("cgroup.procs"), pid)
     }
 
     /// Moves what is in the hold back to `work` (or to the program that runs alone and has started it) and removes the
@@ -217,7 +217,7 @@ impl SessionCgroup {
                 let work = self.home_of(hold, standing.as_ref()).join("cgroup.procs");
                 for pid in processes_of(&hold.path)? {
                     // It may have ended since.
-                    if let Err(CgroupError::Io { source, .. }) = write(&work, &pid.to_string())
+                    if let Err(CgroupError::Io { source, .. }) = move_to(&work, pid)
                         && source.raw_os_error() != Some(libc::ESRCH)
                     {
                         return Err(failed("move a process to", &work)(source));
@@ -292,10 +292,23 @@ fn write(path: &Path, text: &str) -> Result<(), CgroupError> {
     file.write_all(text.as_bytes()).map_err(failed("write to", path))
 }
 
+/// Moves a process to the cgroup of this cgroup.procs. Never ourselves, which is what 0 means there (cgroups(7)).
+fn move_to(procs: &Path, pid: Pid) -> Result<(), CgroupError> {
+    match pid.as_raw() {
+        1.. => write(procs, &pid.to_string()),
+        _ => Err(failed("move a process to", procs)(io::Error::from_raw_os_error(libc::ESRCH))),
+    }
+}
+
 fn processes_of(path: &Path) -> Result<Vec<Pid>, CgroupError> {
     let file = path.join("cgroup.procs");
     let text = fs::read_to_string(&file).map_err(failed("read", &file))?;
-    Ok(text.lines().filter_map(|line| line.parse().ok()).map(Pid::from_raw).collect())
+    Ok(numbers(&text))
+}
+
+/// The processes that cgroup.procs names. One that is just being taken away has no number any more: the kernel shows 0.
+fn numbers(text: &str) -> Vec<Pid> {
+    text.lines().filter_map(|line| line.parse().ok()).filter(|&pid| pid > 0).map(Pid::from_raw).collect()
 }
 
 /// `cgroup.kill`, then waits for "populated 0": the kill is done only when nobody is left.
@@ -338,6 +351,21 @@ pub fn remove(path: &Path) -> Result<(), CgroupError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A process that is reaped while the list is read is shown as 0, and to write that would move the supervisor.
+    #[test]
+    fn who_has_no_number_is_no_process_and_never_moved() {
+        assert_eq!(numbers("0\n12\n-1\nx\n7\n"), [12, 7].map(Pid::from_raw));
+        let procs = tempfile::NamedTempFile::new().unwrap();
+        for pid in [0, -1] {
+            let error = move_to(procs.path(), Pid::from_raw(pid)).unwrap_err();
+            let CgroupError::Io { source, .. } = &error else { panic!("{error}") };
+            assert_eq!(source.raw_os_error(), Some(libc::ESRCH));
+        }
+        assert_eq!(fs::read_to_string(procs.path()).unwrap(), "");
+        move_to(procs.path(), Pid::from_raw(12)).unwrap();
+        assert_eq!(fs::read_to_string(procs.path()).unwrap(), "12");
+    }
 
     #[test]
     fn the_mount_is_found_in_pure_and_hybrid_layouts() {
