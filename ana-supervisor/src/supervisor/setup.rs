@@ -239,6 +239,8 @@ impl Fences {
             warden.relieve();
         }
         self.remains.remove();
+        // Nothing was let through.
+        fs::remove_file(self.remains.socket.with_extension("notes")).ok();
     }
 }
 
