@@ -173,8 +173,20 @@ impl Memory {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// A process that executes nothing any more: one that was just started may still be in its execve.
+    pub(in super::super) fn idle() -> std::process::Child {
+        use std::{
+            io::{Read, Write},
+            process::{Command, Stdio},
+        };
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        child
+    }
 
     #[test]
     fn only_our_own_execs_have_arguments() {
@@ -219,8 +231,8 @@ mod tests {
 
     #[test]
     fn a_blocked_exec_of_another_process_is_read() {
-        // A process that stops right before its exec cannot be had without a gate; sleep's own call has no argv.
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        // A process that stops right before its exec cannot be had without a gate; another call has no argv.
+        let mut child = idle();
         let pid = Pid::from_raw(child.id().cast_signed());
         assert!(Call::read(pid).unwrap().is_none());
         child.kill().unwrap();

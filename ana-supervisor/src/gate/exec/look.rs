@@ -136,7 +136,7 @@ mod tests {
     fn they_look_with_one_descriptor() {
         let mut lookers = Lookers::start().unwrap();
         // A process that executes nothing has no call.
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut child = super::super::call::tests::idle();
         let pid = Pid::from_raw(child.id().cast_signed());
         for work in 0..THREADS {
             *lookers.ask(pid).unwrap() = Some(work);
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn who_is_late_is_given_up_and_comes_back() {
         let mut lookers = Lookers::start().unwrap();
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut child = super::super::call::tests::idle();
         let pid = Pid::from_raw(child.id().cast_signed());
         *lookers.ask(pid).unwrap() = Some("one");
         // As if the look had taken that long.
