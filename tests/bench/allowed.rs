@@ -11,7 +11,8 @@ use crate::{Compared, ROUNDS, SPAWNS, Worker};
 pub(crate) fn measure(ground: &Ground, probe: &Path, allowed: &Path) -> (Compared, Compared) {
     repository(ground);
     let command = [probe.to_str().expect("text"), "probe", "serve"];
-    let programs = [(probe, git(ground, "bare")), (allowed, git(ground, PROTECTED_GIT))];
+    let [bare_git, its_git] = ["bare", PROTECTED].map(|folder| git_copied(ground, folder));
+    let programs = [(probe, bare_git), (allowed, its_git)];
     let mut workers = [Worker::bare(ground, &command), Worker::in_session(ground, &command)];
     let mut results = [(Vec::new(), Vec::new()), (Vec::new(), Vec::new())];
     for round in 0..=ROUNDS {
@@ -32,11 +33,15 @@ pub(crate) fn measure(ground: &Ground, probe: &Path, allowed: &Path) -> (Compare
 }
 
 /// The folder whose git is protected.
-pub(crate) const PROTECTED_GIT: &str = "protected";
+pub(crate) const PROTECTED: &str = "protected";
+
+pub(crate) fn git(ground: &Ground, folder: &str) -> PathBuf {
+    ground.root().join("bin").join(folder).join("git")
+}
 
 /// A copy of git: a file that was just written runs some percent faster than one that was installed long ago.
-fn git(ground: &Ground, folder: &str) -> PathBuf {
-    let path = ground.root().join("bin").join(folder).join("git");
+fn git_copied(ground: &Ground, folder: &str) -> PathBuf {
+    let path = git(ground, folder);
     std::fs::create_dir_all(path.parent().expect("a folder")).expect("below the ground");
     std::fs::copy("/usr/bin/git", &path).expect("git is installed");
     path

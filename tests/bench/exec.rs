@@ -72,7 +72,7 @@ fn measure(markdown: bool, only: Option<&str>) {
          [[exec]]\nname = \"git\"\nfile = {:?}\nallow = [[\"status\", \"**\"]]\n",
         ground.head(),
         crowd::MANY,
-        ground.root().join("bin").join(allowed::PROTECTED_GIT).join("git")
+        allowed::git(&ground, allowed::PROTECTED)
     ));
     let parts = ["work", "allowed", "floor", "outside", "holds", "crowd", "builds", "launches"];
     let mut rows = Vec::new();
@@ -307,18 +307,24 @@ fn outside(ground: &Ground, probe: &Path, held: &Path) -> Compared {
     let mut session = session;
     session.numbers("open 1");
     let mut worker = Worker::bare(ground, &[probe.to_str().expect("text"), "probe", "serve"]);
-    let (mut bare, mut protected) = (Vec::new(), Vec::new());
+    let times = by_turns(&mut worker, probe, held);
+    worker.end();
+    session.end();
+    times
+}
+
+/// One worker spawns the one program and the other.
+fn by_turns(worker: &mut Worker, one: &Path, other: &Path) -> Compared {
+    let (mut first, mut second) = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
-        for (path, into) in [(probe, &mut bare), (held, &mut protected)] {
+        for (path, into) in [(one, &mut first), (other, &mut second)] {
             let times = worker.numbers(&format!("spawn {SPAWNS} {}", path.display()));
             if round > 0 {
                 into.extend(times);
             }
         }
     }
-    worker.end();
-    session.end();
-    (bare, protected)
+    (first, second)
 }
 
 struct Holds {

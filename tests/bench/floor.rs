@@ -15,7 +15,7 @@ use ana_supervisor::{
 use ana_tests::Ground;
 use nix::unistd::Pid;
 
-use crate::{Compared, ROUNDS, SPAWNS, Worker};
+use crate::{Compared, Worker, by_turns};
 
 /// The same program, bare; and marked by a group that lets everything through.
 pub(crate) fn measure(ground: &Ground, probe: &Path) -> Compared {
@@ -24,17 +24,9 @@ pub(crate) fn measure(ground: &Ground, probe: &Path) -> Compared {
     group.protect(File::open(&marked).expect("it is there").as_fd()).expect("marked");
     std::thread::spawn(move || answer(&group));
     let mut worker = Worker::bare(ground, &[probe.to_str().expect("text"), "probe", "serve"]);
-    let (mut bare, mut asked) = (Vec::new(), Vec::new());
-    for round in 0..=ROUNDS {
-        for (path, into) in [(probe, &mut bare), (&marked, &mut asked)] {
-            let times = worker.numbers(&format!("spawn {SPAWNS} {}", path.display()));
-            if round > 0 {
-                into.extend(times);
-            }
-        }
-    }
+    let times = by_turns(&mut worker, probe, &marked);
     worker.end();
-    (bare, asked)
+    times
 }
 
 /// For as long as this process lives.

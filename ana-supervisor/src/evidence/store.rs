@@ -190,11 +190,6 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the notes of a session that has ended on the record, or was never on it.
-    pub fn forget_notes(&self, session: &str) {
-        notes::remove(&self.run, session);
-    }
-
     /// The record of what a session has let go on, and nothing else tells of.
     fn noted(&self, session: &str) -> Result<Option<Entry>, EvidenceError> {
         let left = notes::left(&self.run, session)?;

@@ -10,7 +10,7 @@ use super::{Pipeline, chain, unwritten};
 use crate::{
     approval::Decided,
     gate::{
-        exec::quick::{Ledger, Line, Passed},
+        exec::quick::{Known, Ledger, Line, Passed},
         files, process,
     },
     operation, sys,
@@ -44,22 +44,8 @@ impl Pipeline {
     }
 
     fn write_down(&self, passed: Passed) {
-        let Some(baseline) = self.gate.common.baseline.borrow().clone() else { return };
-        let Passed {
-            pid,
-            process,
-            argv,
-            environment,
-            verdict,
-            object,
-            file,
-            hash,
-            cwd,
-            parent,
-            started,
-            at,
-            note,
-        } = passed;
+        let Passed { pid, process, argv, environment, verdict, object, file, known, at, note } = passed;
+        let Known { baseline, hash, cwd, parent, started } = known;
         let Ok(program) = files::describe(&file, object.key, hash, &self.gate.common.user) else {
             return self.fail("a program that was let through cannot be described");
         };

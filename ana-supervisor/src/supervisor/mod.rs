@@ -165,6 +165,6 @@ pub fn record_death(
     // Only if it was started on the record, and has not ended on it.
     store.end_abandoned(&|session| session != charge.session, cause.text())?;
     // Of one that was not on the record: nothing of it has run.
-    store.forget_notes(&charge.session);
+    crate::evidence::notes::remove(state.run_dir(), &charge.session);
     Ok(())
 }

@@ -32,7 +32,7 @@ use crate::{
         counters::Stored,
         passkeys::{Passkeys, PasskeysError},
     },
-    evidence::{Entry, Event, Store, Writer, writer::Budget},
+    evidence::{Entry, Event, Store, Writer, notes, writer::Budget},
     gate::{
         exec::{
             Common, ExecGate, OnTheirWay,
@@ -234,13 +234,13 @@ impl Fences {
     }
 
     /// Takes everything down, after an error: nothing of the agent's has run.
-    fn lower(&mut self) {
+    fn lower(&mut self, door: &Door) {
         if let Some(mut warden) = self.warden.take() {
             warden.relieve();
         }
         self.remains.remove();
         // Nothing was let through.
-        fs::remove_file(self.remains.socket.with_extension("notes")).ok();
+        notes::remove(door.state.run_dir(), &door.session);
     }
 }
 
@@ -268,7 +268,7 @@ pub(super) fn prepare(
     match build(options, door, spec, plan, kernel, &mut fences) {
         Ok(parts) => parts.with(fences),
         Err(error) => {
-            fences.lower();
+            fences.lower(door);
             Err(error)
         }
     }

@@ -1,5 +1,6 @@
 //! The thread that reads the events. It never waits for anything but the next one: it opens only procfs, writes only below
-//! /run, loads nothing and takes no lock that is held across a system call of ours that can block. Whatever takes longer is handed on.
+//! /run, loads nothing and takes no lock that is held across a system call of ours that can block. Whatever takes longer
+//! is handed on.
 
 use std::{
     fs::File,

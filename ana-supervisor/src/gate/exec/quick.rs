@@ -59,10 +59,7 @@ pub struct Passed {
     pub verdict: Verdict,
     pub object: Arc<Protected>,
     pub file: Arc<fs::File>,
-    pub hash: [u8; 32],
-    pub cwd: Bytes,
-    pub parent: i32,
-    pub started: u64,
+    pub known: Known,
     pub at: jiff::Timestamp,
     pub note: Note,
 }
@@ -131,23 +128,7 @@ impl Quick {
             note.settle();
             return Ok(());
         }
-        let Known { hash, cwd, parent, started, .. } = known;
-        let passed = Passed {
-            pid,
-            process,
-            argv,
-            environment,
-            verdict,
-            object,
-            file,
-            hash,
-            cwd,
-            parent,
-            started,
-            at,
-            note,
-        };
-        entry.write(passed);
+        entry.write(Passed { pid, process, argv, environment, verdict, object, file, known, at, note });
         Ok(())
     }
 
@@ -194,12 +175,13 @@ impl Attempt {
 }
 
 /// What is known of an exec before its memory has been looked into.
+#[derive(Debug)]
 pub struct Known {
-    baseline: Arc<Baseline>,
-    hash: [u8; 32],
-    cwd: Bytes,
-    parent: i32,
-    started: u64,
+    pub baseline: Arc<Baseline>,
+    pub hash: [u8; 32],
+    pub cwd: Bytes,
+    pub parent: i32,
+    pub started: u64,
 }
 
 /// What was let through, on its way to the evidence.
