@@ -1,13 +1,13 @@
 //! What the eBPF programs and user space share: the keys and values of maps, the reports, the limits.
 //!
-//! Everything here crosses the border byte for byte, so every type is `repr(C)` without implicit padding (asserted
-//! below), every padding word is a named field that is zero, and nothing is a `bool` or an `enum`: a value that the
-//! other side did not mean is decoded, never assumed.
+//! Everything here crosses the border byte for byte: every type is `repr(C)` without implicit padding (asserted below),
+//! padding words are named and zero, and nothing is a `bool` or an `enum`: what was not meant is decoded, never assumed.
 #![no_std]
 
 #[cfg(feature = "user")]
 mod pod;
 mod expected;
+pub mod network;
 mod report;
 
 pub use expected::{BLOCK_BYTES, BLOCK_WORDS, Block, Expected};

@@ -3,8 +3,10 @@
 //! Each stage takes the last one's answer by value, so that none can be skipped: `Held → Judged → Decided → Recorded →
 //! Ticket`. Only what is on the disk can become a ticket.
 
+mod connect;
 mod passed;
 mod records;
+mod refusals;
 
 use std::{
     collections::HashMap,
@@ -21,7 +23,8 @@ use crate::{
     approval::{Decided, Desk, Judged, Likeness},
     evidence::{Event, Recorded, Store, Writer},
     gate::{
-        exec::{Arrival, ExecGate, GateError, Held, Subject, Ticket, answerer::Blocked},
+        Ticket,
+        exec::{Arrival, ExecGate, GateError, Held, Subject, answerer::Blocked},
         process,
         tell::Refusal,
     },
@@ -44,7 +47,7 @@ pub struct Pipeline {
     pub desk: Arc<Desk>,
     pub store: Arc<Store>,
     /// For what is let through without a hold.
-    writer: Writer,
+    writer: Arc<Writer>,
     /// Approved processes whose end will be reported, by pid.
     running: Mutex<HashMap<u32, Running>>,
     /// When a refused open was last written down.
@@ -78,7 +81,7 @@ impl Pipeline {
         store: Arc<Store>,
         fatal: tokio::sync::mpsc::UnboundedSender<String>,
     ) -> Self {
-        let (running, folded) = (Mutex::default(), Mutex::default());
+        let (running, folded, writer) = (Mutex::default(), Mutex::default(), Arc::new(writer));
         Self { session, policy, gate, desk, writer, store, running, folded, fatal }
     }
 
@@ -238,11 +241,25 @@ impl Pipeline {
     fn judged_at(
         &self,
         now: jiff::Timestamp,
-        mut verdict: Verdict,
+        verdict: Verdict,
         requester: Requester,
         exec: impl Fn(&str) -> operation::Exec,
     ) -> Result<Judged, GateError> {
-        let nonce = nonce().map_err(GateError::Read)?;
+        let kind = |nonce: &str| Kind::Exec(Box::new(exec(nonce)));
+        // Salted alike for the whole session, or no two environments would be the same.
+        self.judged_as(now, verdict, requester, kind, || kind(&self.session.id)).map_err(GateError::Read)
+    }
+
+    /// The operation around `kind`, which is given the nonce. `alike` is the same for those that are one question.
+    fn judged_as(
+        &self,
+        now: jiff::Timestamp,
+        mut verdict: Verdict,
+        requester: Requester,
+        kind: impl Fn(&str) -> Kind,
+        alike: impl FnOnce() -> Kind,
+    ) -> std::io::Result<Judged> {
+        let nonce = nonce()?;
         let timeout = jiff::SignedDuration::try_from(verdict.timeout).unwrap_or_default();
         let operation = Operation {
             v: operation::VERSION,
@@ -257,7 +274,7 @@ impl Pipeline {
             expires_at: time_text(now.saturating_add(timeout).unwrap_or(now)),
             verify: verdict.verify,
             requester,
-            kind: Kind::Exec(Box::new(exec(&nonce))),
+            kind: kind(&nonce),
             nonce,
         };
         let size = operation.canonical().map(|bytes| bytes.len()).unwrap_or(usize::MAX);
@@ -269,11 +286,7 @@ impl Pipeline {
             return Ok(Judged { operation: Arc::new(shortened(operation)), verdict, alike: None });
         }
         let alike = match verdict.action {
-            // Salted alike for the whole session, or no two environments would be the same.
-            Action::Approve => {
-                let kind = Kind::Exec(Box::new(exec(&self.session.id)));
-                Likeness::of(&verdict.rule, &kind)
-            }
+            Action::Approve => Likeness::of(&verdict.rule, &alike()),
             Action::Allow | Action::Deny => None,
         };
         Ok(Judged { operation: Arc::new(operation), verdict, alike })
@@ -421,6 +434,17 @@ fn shortened(mut operation: Operation) -> Operation {
                 argument.0.truncate(4096);
             }
         }
+        Kind::Connect(connect) => shorten(connect),
+        Kind::ConnectGrant(grant) => shorten(&mut grant.connect),
     }
     operation
+}
+
+fn shorten(connect: &mut operation::Connect) {
+    connect.argv.truncate(1);
+    for argument in &mut connect.argv {
+        argument.0.truncate(4096);
+    }
+    connect.names.truncate(1);
+    connect.alpn.clear();
 }

@@ -82,7 +82,7 @@ fn all(client: &mut Client) -> Vec<(String, usize)> {
         loop {
             let reply = client.receive().expect("a reply");
             if let Reply::Pending { operation, .. } = reply {
-                let ana_supervisor::operation::Kind::Exec(exec) = &operation.kind;
+                let exec = operation.kind.exec().expect("an exec");
                 let number = String::from_utf8_lossy(&exec.argv[3].0).parse().expect("a number");
                 found.push((operation.id, number));
             } else if let Reply::End = reply {

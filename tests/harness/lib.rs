@@ -15,6 +15,7 @@ pub mod fuse;
 pub mod ground;
 pub mod machine;
 pub mod model;
+pub mod net;
 pub mod processes;
 pub mod records;
 pub mod session;
@@ -24,4 +25,5 @@ pub mod terminal;
 pub mod wait;
 
 pub use ground::{Ground, Marker};
+pub use net::Net;
 pub use session::{Finished, Session};

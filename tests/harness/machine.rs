@@ -130,7 +130,7 @@ fn sweep() {
 }
 
 /// Two test programs may start at once; one prepares, the other waits and finds it done.
-fn locked<T>(prepare: impl FnOnce() -> T) -> T {
+pub(crate) fn locked<T>(prepare: impl FnOnce() -> T) -> T {
     let lock = File::create(Path::new(BASE).join("lock")).expect("the lock can be made");
     let lock = Flock::lock(lock, FlockArg::LockExclusive).expect("the lock can be taken");
     let prepared = prepare();
@@ -168,7 +168,8 @@ fn own_programs() -> Vec<String> {
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|name| {
-            !name.contains('.') && (name == "marker" || name == "bench-exec" || name.starts_with("attack-"))
+            let ours = name == "marker" || name == "bench-exec" || name == "agent-tokio";
+            !name.contains('.') && (ours || name.starts_with("attack-"))
         })
         .collect();
     names.sort();

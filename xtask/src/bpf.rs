@@ -1,7 +1,8 @@
-//! The eBPF object is committed, so that a checkout builds with stable Rust alone. This builds it, and proves that
-//! the committed one comes from the committed sources.
+//! The eBPF objects are committed, so that a checkout builds with stable Rust alone. This builds them, and proves that
+//! the committed ones come from the committed sources.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -13,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::bpf_toolchain::{Kind, Toolchain, Versions};
 
-/// Build the eBPF object that is committed with the sources, or check that it is what the sources say.
+/// Build the eBPF objects that are committed with the sources, or check that they are what the sources say.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Rebuild with exactly the pinned toolchain and compare; nothing is written. Without that toolchain: SKIPPED.
@@ -24,17 +25,23 @@ pub(crate) struct Args {
     toolchain: Option<Kind>,
 }
 
-const OBJECT: &str = "ana-supervisor/src/kernel/object/ana.bpf.o";
+/// Where they are, and the programs' names in ana-ebpf.
+const FOLDER: &str = "ana-supervisor/src/kernel/object";
+const OBJECTS: [(&str, &str); 2] = [("ana.bpf.o", "ana-ebpf"), ("connect.bpf.o", "connect")];
 const PIN: &str = "ana-supervisor/src/kernel/object/toolchain.toml";
 
-/// What stands beside the object.
+/// What stands beside the objects.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Pin {
-    object_sha256: String,
     command: String,
+    /// Object -> SHA-256.
+    objects: BTreeMap<String, String>,
     toolchain: Versions,
 }
+
+/// Objects by their names.
+type Objects = BTreeMap<String, Vec<u8>>;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent directory")?;
@@ -57,30 +64,30 @@ fn build_and_write(root: &Path, kind: Option<Kind>) -> Result<()> {
             reasons.join("; ")
         )
     };
-    let object = build(root, &toolchain, &root.join("target/bpf"))?;
-    let pin =
-        Pin { object_sha256: sha256(&object), command: toolchain.command(), toolchain: toolchain.versions };
-    fs::write(root.join(OBJECT), &object).with_context(|| format!("cannot write {OBJECT}"))?;
+    let objects = build(root, &toolchain, &root.join("target/bpf"))?;
+    let pin = Pin { objects: hashes(&objects), command: toolchain.command(), toolchain: toolchain.versions };
+    for (name, object) in &objects {
+        fs::write(root.join(FOLDER).join(name), object).with_context(|| format!("cannot write {name}"))?;
+        println!("bpf: {FOLDER}/{name}: {} bytes, SHA-256 {}", object.len(), sha256(object));
+    }
     let text = format!(
         "# Written by `cargo xtask bpf`; `cargo xtask bpf --check` builds with exactly this and compares.\n{}",
         toml::to_string(&pin)?
     );
-    fs::write(root.join(PIN), text).with_context(|| format!("cannot write {PIN}"))?;
-    println!("bpf: {OBJECT}: {} bytes, SHA-256 {}", object.len(), pin.object_sha256);
-    Ok(())
+    fs::write(root.join(PIN), text).with_context(|| format!("cannot write {PIN}"))
 }
 
 fn check(root: &Path) -> Result<()> {
     let pin = read_pin(root)?;
-    let committed = fs::read(root.join(OBJECT)).with_context(|| format!("cannot read {OBJECT}"))?;
-    if sha256(&committed) != pin.object_sha256 {
-        bail!("{OBJECT} is not the object that {PIN} is about: run `cargo xtask bpf`");
+    let committed = hashes(&committed(root)?);
+    if committed != pin.objects {
+        bail!("{FOLDER} does not hold the objects that {PIN} is about: run `cargo xtask bpf`");
     }
     let toolchain = match pinned_toolchain(root, &pin) {
         Ok(toolchain) => toolchain,
         Err(reason) => {
-            println!("SKIPPED: the eBPF object was NOT checked: {reason:#}");
-            println!("bpf: 0 checked, 1 skipped");
+            println!("SKIPPED: the eBPF objects were NOT checked: {reason:#}");
+            println!("bpf: 0 checked, {} skipped", committed.len());
             return Ok(());
         }
     };
@@ -88,16 +95,30 @@ fn check(root: &Path) -> Result<()> {
     if target.exists() {
         fs::remove_dir_all(&target).context("cannot empty target/bpf-check")?;
     }
-    let rebuilt = build(root, &toolchain, &target)?;
-    if rebuilt != committed {
-        let (there, here) = (sha256(&committed), sha256(&rebuilt));
-        bail!(
-            "{OBJECT} is not what its sources give (committed {there}, rebuilt {here}): run `cargo xtask bpf` and commit"
-        );
+    let rebuilt = hashes(&build(root, &toolchain, &target)?);
+    for (name, here) in &rebuilt {
+        let there = committed.get(name).with_context(|| format!("{name} is not committed"))?;
+        if here != there {
+            bail!(
+                "{name} is not what its sources give (committed {there}, rebuilt {here}): run `cargo xtask bpf` and commit"
+            );
+        }
+        println!("bpf: {FOLDER}/{name} is what its sources give (SHA-256 {here})");
     }
-    println!("bpf: {OBJECT} is what its sources give (SHA-256 {})", pin.object_sha256);
-    println!("bpf: 1 checked, 0 skipped");
+    println!("bpf: {} checked, 0 skipped", rebuilt.len());
     Ok(())
+}
+
+fn committed(root: &Path) -> Result<Objects> {
+    let read = |(name, _): (&str, &str)| {
+        let object = fs::read(root.join(FOLDER).join(name));
+        Ok((name.to_owned(), object.with_context(|| format!("cannot read {FOLDER}/{name}"))?))
+    };
+    OBJECTS.into_iter().map(read).collect()
+}
+
+fn hashes(objects: &Objects) -> BTreeMap<String, String> {
+    objects.iter().map(|(name, object)| (name.clone(), sha256(object))).collect()
 }
 
 /// Exactly the toolchain of the pin file, installed if need be.
@@ -122,13 +143,17 @@ fn read_pin(root: &Path) -> Result<Pin> {
     toml::from_str(&text).with_context(|| format!("cannot parse {PIN}"))
 }
 
-fn build(root: &Path, toolchain: &Toolchain, target: &Path) -> Result<Vec<u8>> {
+fn build(root: &Path, toolchain: &Toolchain, target: &Path) -> Result<Objects> {
     let status = toolchain.cargo(&root.join("ana-ebpf"), target).status().context("cannot run cargo")?;
     if !status.success() {
         bail!("the build of ana-ebpf failed ({status})");
     }
-    let built: PathBuf = target.join("bpfel-unknown-none/release/ana-ebpf");
-    strip(&fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?)
+    let read = |(name, program): (&str, &str)| {
+        let built: PathBuf = target.join("bpfel-unknown-none/release").join(program);
+        let object = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+        Ok((name.to_owned(), strip(&object)?))
+    };
+    OBJECTS.into_iter().map(read).collect()
 }
 
 /// Drops the DWARF sections: BTF holds what the kernel wants. Done here and not by an objcopy, so that the result does

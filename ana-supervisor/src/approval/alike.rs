@@ -21,12 +21,12 @@ impl Likeness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operation::{Bytes, Exec, example};
+    use crate::operation::{Bytes, Exec, example, exec_of};
 
     fn exec(change: impl FnOnce(&mut Exec)) -> Kind {
-        let Kind::Exec(mut exec) = example().kind;
-        change(&mut exec);
-        Kind::Exec(exec)
+        let mut operation = example();
+        change(exec_of(&mut operation));
+        operation.kind
     }
 
     #[test]

@@ -196,6 +196,12 @@ impl Desk {
         waiting
     }
 
+    /// Whether somebody has been shown the question and may be answering it.
+    pub fn is_shown(&self, id: &str) -> bool {
+        let inner = self.lock();
+        inner.holds.get(id).is_some_and(|hold| !matches!(hold.approval, Approval::Asked(_)))
+    }
+
     /// How many operations wait.
     pub fn waiting(&self) -> usize {
         self.lock().holds.len()
@@ -403,6 +409,7 @@ impl Inner {
             Reason::TimedOut { .. } => Remembered::Expired,
             reason @ (Reason::Rule { .. }
             | Reason::Person { .. }
+            | Reason::Granted { .. }
             | Reason::Refused { .. }
             | Reason::ProcessEnded
             | Reason::QueueFull { .. }

@@ -14,6 +14,7 @@ mod cose;
 pub mod counters;
 pub mod desk;
 pub mod enrolment;
+mod grant;
 pub mod keyfile;
 pub mod passkeys;
 pub mod software;
@@ -34,6 +35,7 @@ use crate::{
 pub use alike::Likeness;
 pub use assertion::{Assertion, AssertionError, Verified};
 pub use desk::{Desk, DeskError, Waiting};
+pub use grant::Grant;
 
 /// An operation with the policy's verdict on it.
 #[derive(Clone, Debug)]
@@ -59,6 +61,8 @@ pub enum Reason {
     Rule { rule: String, because: String },
     /// A person signed exactly this operation.
     Person { approver: String, assertion: Box<Verified> },
+    /// A person signed another operation, whose signature covers this one.
+    Granted { approver: String, operation: String },
     /// A person (or ana itself, for the reason given) said no.
     Refused { by: String, reason: String },
     /// Nobody answered in time.
@@ -89,6 +93,20 @@ impl Decided {
         }
     }
 
+    /// What a person's earlier signature covers; the caller has found that it does.
+    ///
+    /// # Errors
+    /// Gives the judgement back when the policy does not ask a person: then it decides alone.
+    pub fn by_grant(judged: Judged, grant: &Grant) -> Result<Self, Judged> {
+        match judged.verdict.action {
+            Action::Approve => {
+                let (approver, operation) = (grant.approver().to_owned(), grant.operation().id.clone());
+                Ok(Self::new(judged, Reason::Granted { approver, operation }))
+            }
+            Action::Allow | Action::Deny => Err(judged),
+        }
+    }
+
     /// A refusal that needs neither rule nor person: `by` is who refuses, usually "ana".
     pub fn refused(judged: Judged, by: &str, reason: &str) -> Self {
         Self::new(judged, Reason::Refused { by: by.to_owned(), reason: reason.to_owned() })
@@ -114,7 +132,7 @@ impl Decided {
     pub fn approved(&self) -> bool {
         match &self.reason {
             Reason::Rule { .. } => self.judged.verdict.action == Action::Allow,
-            Reason::Person { .. } => true,
+            Reason::Person { .. } | Reason::Granted { .. } => true,
             Reason::Refused { .. }
             | Reason::TimedOut { .. }
             | Reason::ProcessEnded
@@ -130,6 +148,9 @@ impl std::fmt::Display for Reason {
             Self::Rule { rule, because } if because.is_empty() => write!(f, "the policy's rule \"{rule}\""),
             Self::Rule { because, .. } => write!(f, "the policy ({because})"),
             Self::Person { approver, .. } => write!(f, "approved by {approver}"),
+            Self::Granted { approver, operation } => {
+                write!(f, "approved by {approver} with operation {operation}")
+            }
             Self::Refused { by, reason } if reason.is_empty() => write!(f, "refused by {by}"),
             Self::Refused { by, reason } => write!(f, "refused by {by}: {reason}"),
             Self::TimedOut { seconds } => write!(f, "timed out after {seconds}s"),

@@ -8,6 +8,7 @@ use std::{
 };
 
 use ana_supervisor::{
+    gate::connect::worker,
     launch::{leader, warden},
     pipeline::chain,
     supervisor::{self, Options, start},
@@ -36,6 +37,9 @@ enum Role {
     /// Outlive the supervisor and kill what it guarded
     #[command(name = warden::ROLE, hide = true)]
     Warden,
+    /// Look at an agent's bytes, without any right
+    #[command(name = worker::ROLE, hide = true)]
+    ProxyWorker,
 }
 
 #[derive(Debug, clap::Args)]
@@ -73,6 +77,9 @@ fn main() -> ExitCode {
         Role::Serve(session) => return serve(session),
         Role::SessionLeader => socket().and_then(|socket| leader::run(socket).map_err(|error| chain(&error))),
         Role::Warden => socket().and_then(watch),
+        Role::ProxyWorker => {
+            socket().and_then(|socket| worker::run(socket.into()).map_err(|error| chain(&error)))
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

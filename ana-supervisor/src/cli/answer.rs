@@ -83,9 +83,7 @@ impl From<(Operation, usize)> for Row {
         Self {
             id: operation.id.clone(),
             session: operation.session.clone(),
-            kind: match operation.kind {
-                crate::operation::Kind::Exec(_) => "exec",
-            },
+            kind: operation.kind.word(),
             rule: operation.rule.clone(),
             summary: operation.summary(),
             created_at: operation.issued_at.clone(),

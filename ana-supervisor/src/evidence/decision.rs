@@ -97,6 +97,10 @@ fn reason(reason: &Reason) -> (DecidedBy, Option<AssertionRecord>, Value) {
             });
             (DecidedBy::Person, Some(record), detail)
         }
+        Reason::Granted { approver, operation } => {
+            let detail = json!({ "because": because, "by": approver, "granted_by": operation });
+            (DecidedBy::Grant, None, detail)
+        }
         Reason::Refused { by, reason: _ } => {
             let decided_by = if by == "ana" { DecidedBy::System } else { DecidedBy::Person };
             (decided_by, None, json!({ "because": because, "by": by }))

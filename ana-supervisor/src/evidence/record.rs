@@ -177,6 +177,8 @@ pub enum DecidedBy {
     Rule,
     /// A person: an approval is signed, a refusal is not.
     Person,
+    /// A person, by signing an earlier operation, which `granted_by` names.
+    Grant,
     /// Nobody answered in time.
     Timeout,
     /// ana itself, which can only deny.
@@ -189,13 +191,15 @@ impl DecidedBy {
         match self {
             Self::Rule => "rule",
             Self::Person => "person",
+            Self::Grant => "grant",
             Self::Timeout => "timeout",
             Self::System => "system",
         }
     }
 
     fn parse(name: &str) -> Option<Self> {
-        [Self::Rule, Self::Person, Self::Timeout, Self::System].into_iter().find(|by| by.name() == name)
+        let all = [Self::Rule, Self::Person, Self::Grant, Self::Timeout, Self::System];
+        all.into_iter().find(|by| by.name() == name)
     }
 }
 
@@ -203,6 +207,11 @@ impl Payload {
     /// Who decided, from the detail of a decision.
     pub fn decided_by(&self) -> Option<DecidedBy> {
         self.detail.as_ref()?.get("decided_by")?.as_str().and_then(DecidedBy::parse)
+    }
+
+    /// The earlier operation whose signature covers this one, if one does.
+    pub fn granted_by(&self) -> Option<&str> {
+        self.detail.as_ref()?.get("granted_by")?.as_str()
     }
 
     /// For how many operations this decision stands, if for more than its own.
@@ -287,7 +296,10 @@ impl Payload {
                 Err("only a rule or a person can allow")
             }
             (_, Some(_), Some(_)) => Err("an assertion that approves nothing"),
-            (RecordedVerdict::Allow, Some(DecidedBy::Rule), None)
+            (_, Some(DecidedBy::Grant), None) if self.granted_by().is_none() => {
+                Err("a grant that names no operation")
+            }
+            (RecordedVerdict::Allow, Some(DecidedBy::Grant | DecidedBy::Rule), None)
             | (RecordedVerdict::Deny, Some(_), None) => Ok(()),
         }
     }

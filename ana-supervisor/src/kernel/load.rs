@@ -19,7 +19,10 @@ use super::{
     btf::{Btf, BtfError},
     pins,
 };
-use crate::sys;
+use crate::sys::{
+    self,
+    bpf::{CgroupHook, link_cgroup},
+};
 
 /// Built by `cargo xtask bpf`; the toolchain is written beside it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("object/ana.bpf.o");
@@ -207,7 +210,7 @@ impl Kernel {
         let fd = program
             .fd()
             .map_err(|source| KernelError::Attach { program: DEVICE, source: Box::new(source) })?;
-        let link = sys::bpf::link_cgroup_device(fd.as_fd(), session.fd)
+        let link = link_cgroup(fd.as_fd(), session.fd, CgroupHook::Device)
             .map_err(|source| KernelError::AttachCgroup { program: DEVICE, source })?;
         pins::pin(&link, &pins.join(DEVICE))?;
         for name in [EXIT, EXEC] {
@@ -231,13 +234,20 @@ fn user_namespace() -> Result<u64, KernelError> {
 
 /// The globals of the programs, with the running kernel's offsets.
 pub(super) fn offsets(btf: &Btf) -> Result<Vec<(&'static str, u64)>, BtfError> {
-    let find = |(global, structure, field)| Ok((global, btf.offset(structure, field)?));
-    OFFSETS.into_iter().map(find).collect()
+    offsets_of(btf, &OFFSETS)
+}
+
+/// The same for any list of (global, structure, field).
+pub(super) fn offsets_of(
+    btf: &Btf,
+    fields: &[(&'static str, &'static str, &'static str)],
+) -> Result<Vec<(&'static str, u64)>, BtfError> {
+    fields.iter().map(|&(global, structure, field)| Ok((global, btf.offset(structure, field)?))).collect()
 }
 
 /// The library's loader, for an object without relocations against the kernel's types. To make one reads all of those
 /// types, 30 ms of each start, unless they cannot be found: it is made by a thread that sees none.
-fn loader() -> EbpfLoader<'static> {
+pub(super) fn loader() -> EbpfLoader<'static> {
     let made = std::thread::spawn(|| {
         // Where this fails, it only takes longer.
         sys::thread::without_files().ok();

@@ -227,31 +227,53 @@ fn is_full(error: &MapError) -> bool {
     matches!(error, MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::E2BIG))
 }
 
+/// ENOENT, in either of the ways in which the library says so.
+pub(super) fn is_gone(error: &MapError) -> bool {
+    match error {
+        MapError::KeyNotFound => true,
+        MapError::SyscallError(error) => error.io_error.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
 /// A hash map with its name, behind a lock.
-struct Table<K: Pod, V: Pod> {
+pub(super) struct Table<K: Pod, V: Pod> {
     name: &'static str,
     map: Mutex<HashMap<MapData, K, V>>,
 }
 
 impl<K: Pod, V: Pod> Table<K, V> {
-    fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, KernelError> {
+    pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, KernelError> {
         let map = ebpf.take_map(name).and_then(|map| HashMap::try_from(map).ok());
         Ok(Self { name, map: Mutex::new(map.ok_or(KernelError::Missing(name))?) })
     }
 
-    fn insert(&self, key: K, value: V, flags: u64) -> Result<(), KernelError> {
+    pub(super) fn insert(&self, key: K, value: V, flags: u64) -> Result<(), KernelError> {
         self.lock().insert(key, value, flags).map_err(|source| KernelError::Map { map: self.name, source })
     }
 
     /// What is not there need not be removed.
-    fn remove(&self, key: &K) -> Result<(), KernelError> {
+    pub(super) fn remove(&self, key: &K) -> Result<(), KernelError> {
         match self.lock().remove(key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => {
-                Ok(())
-            }
+            Ok(()) => Ok(()),
+            Err(error) if is_gone(&error) => Ok(()),
             Err(source) => Err(KernelError::Map { map: self.name, source }),
         }
+    }
+
+    /// `None`: there is no such entry.
+    pub(super) fn get(&self, key: &K) -> Result<Option<V>, KernelError> {
+        match self.lock().get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(source) => Err(KernelError::Map { map: self.name, source }),
+        }
+    }
+
+    /// Looks up and removes at once: of two callers one gets it.
+    pub(super) fn take_out(&self, key: &K) -> Result<Option<V>, KernelError> {
+        sys::bpf::take_element(&self.lock(), key)
+            .map_err(|source| KernelError::TakeOut { map: self.name, source })
     }
 
     /// The lock only keeps two system calls apart: a panic in between leaves nothing half done.

@@ -10,6 +10,7 @@ pub mod features;
 pub mod identity;
 mod load;
 mod maps;
+pub mod network;
 pub mod pins;
 mod reports;
 #[cfg(test)]
@@ -69,6 +70,16 @@ pub enum KernelError {
         #[source]
         source: aya::maps::MapError,
     },
+    /// An entry could not be looked up and removed.
+    #[error("cannot take an entry out of the eBPF map {map}")]
+    TakeOut {
+        map: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    /// No network.
+    #[error("{0} has no prefix of {1} bits")]
+    Prefix(std::net::IpAddr, u32),
     /// The ring cannot be polled.
     #[error("cannot wait for reports of the eBPF programs")]
     Ring(#[source] io::Error),

@@ -36,11 +36,11 @@ impl Operation {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{Ancestor, Bytes, Change, Ids, Kind, Operation, Variable, example, example_script};
+    use super::super::{Ancestor, Bytes, Change, Ids, Operation, Variable, example, example_script, exec_of};
 
     fn with_argv(argv: &[Vec<u8>]) -> Operation {
         let mut operation = example();
-        let Kind::Exec(exec) = &mut operation.kind;
+        let exec = exec_of(&mut operation);
         exec.argv = argv.iter().map(|argument| Bytes(argument.clone())).collect();
         operation
     }
@@ -127,7 +127,7 @@ mod tests {
             |o| o.requester.pid += 1,
             |o| o.verify = super::super::Verify::Pin,
             |o| {
-                let Kind::Exec(exec) = &mut o.kind;
+                let exec = exec_of(o);
                 exec.program.not_fixed = !exec.program.not_fixed;
             },
         ];
@@ -173,7 +173,7 @@ mod tests {
                 .into_iter()
                 .map(|(pid, exe)| Ancestor { pid, start_time: pid.to_string(), exe })
                 .collect();
-            let Kind::Exec(inner) = &mut operation.kind;
+            let inner = exec_of(&mut operation);
             (inner.cwd, inner.program.path) = paths;
             inner.program.not_fixed = exec.3[1];
             if let Some(script) = &mut inner.script {

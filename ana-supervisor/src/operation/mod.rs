@@ -5,12 +5,16 @@
 
 pub mod bytes;
 pub mod canonical;
+mod connect;
+mod kind;
 pub mod render;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use bytes::Bytes;
+pub use connect::{Connect, ConnectGrant, GrantScope, Listener, NameSource, Transport};
+pub use kind::Kind;
 
 /// The schema version of [`Operation`].
 pub const VERSION: u32 = 1;
@@ -42,7 +46,7 @@ pub struct Operation {
     /// What the authenticator has to check: presence, or the person (a PIN).
     pub verify: Verify,
     pub requester: Requester,
-    /// `"kind": "exec", "exec": {…}`.
+    /// `"kind": "exec", "exec": {…}`, or `"connect"`, or `"connect-grant"` with `"connect_grant": {…}`.
     #[serde(flatten)]
     pub kind: Kind,
 }
@@ -72,13 +76,6 @@ pub struct Ancestor {
     pub start_time: String,
     /// /proc/PID/exe as it reads: a hint for people, never an identity.
     pub exe: Bytes,
-}
-
-/// The kind's own fields.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase", tag = "kind", content = "exec")]
-pub enum Kind {
-    Exec(Box<Exec>),
 }
 
 /// The execution of a program, judged on the frozen new image.
@@ -245,7 +242,7 @@ pub(crate) fn example() -> Operation {
 #[cfg(test)]
 pub(crate) fn example_script() -> Operation {
     let mut operation = example();
-    let Kind::Exec(exec) = &mut operation.kind;
+    let exec = exec_of(&mut operation);
     exec.script = Some(Script { file: exec.program.clone(), opened: false });
     if let Some(script) = &mut exec.script {
         script.file.path = "/srv/deploy.sh".into();
@@ -261,5 +258,66 @@ pub(crate) fn example_script() -> Operation {
         sha256: Some(exec.program.sha256.clone()),
         not_fixed: true,
     }];
+    operation
+}
+
+/// The exec of one of these.
+#[cfg(test)]
+pub(crate) fn exec_of(operation: &mut Operation) -> &mut Exec {
+    match &mut operation.kind {
+        Kind::Exec(exec) => exec,
+        Kind::Connect(_) | Kind::ConnectGrant(_) => panic!("an exec"),
+    }
+}
+
+/// `curl https://api.stripe.com/` by the same child of the agent.
+#[cfg(test)]
+pub(crate) fn example_connect() -> Operation {
+    let mut operation = example();
+    let program = exec_of(&mut operation).program.clone();
+    operation.rule = "payments".into();
+    operation.kind = Kind::Connect(Box::new(Connect {
+        address: "192.0.2.10".into(),
+        port: 443,
+        transport: Transport::Tcp,
+        name: Some("api.stripe.com".into()),
+        name_source: Some(NameSource::Sni),
+        confirmed: true,
+        names: vec!["api.stripe.com".into()],
+        tls: true,
+        alpn: vec!["h2".into(), "http/1.1".into()],
+        encrypted_hello: false,
+        listener: None,
+        through: None,
+        program: Some(File { path: "/usr/bin/curl".into(), ..program }),
+        argv: ["curl", "https://api.stripe.com/"].map(Bytes::from).to_vec(),
+        cwd: Some("/home/alice/project".into()),
+    }));
+    operation
+}
+
+/// A database of this host outside of the session, for as long as the session lives.
+#[cfg(test)]
+pub(crate) fn example_grant() -> Operation {
+    let mut operation = example_connect();
+    let Some(mut connect) = operation.kind.connect().cloned() else { panic!("a connection") };
+    operation.rule = "builtin:local-services".into();
+    connect.address = "127.0.0.1".into();
+    connect.port = 5432;
+    (connect.name, connect.name_source, connect.names) = (None, None, Vec::new());
+    (connect.tls, connect.confirmed, connect.alpn) = (false, false, Vec::new());
+    connect.listener = Some(Listener {
+        program: "/usr/lib/postgresql/17/bin/postgres".into(),
+        pid: 812,
+        uid: 113,
+        address: "127.0.0.1:5432".into(),
+    });
+    let scope = GrantScope {
+        name: None,
+        address: Some("127.0.0.1".into()),
+        port: 5432,
+        rule: operation.rule.clone(),
+    };
+    operation.kind = Kind::ConnectGrant(Box::new(ConnectGrant { connect, scope, until: "session".into() }));
     operation
 }

@@ -18,15 +18,20 @@ impl Operation {
     /// `'…'`, anything outside printable ASCII in `$'…'`. A program that was started under another name is shown as
     /// `exec -a NAME PROGRAM …`; a script that does not stand among the words is named in a comment behind them.
     pub fn summary(&self) -> String {
-        let Kind::Exec(exec) = &self.kind;
-        exec.command()
+        match &self.kind {
+            Kind::Exec(exec) => exec.command(),
+            Kind::Connect(connect) => format!("connect to {}:{}", ascii(&connect.address), connect.port),
+            Kind::ConnectGrant(grant) => {
+                format!("connect to {}:{}", ascii(&grant.connect.address), grant.connect.port)
+            }
+        }
     }
 
     /// The whole body of the prompt (DESIGN: the command first, then one argument a line, then everything the
     /// decision rests on), wrapped at `width` columns and never cut. Continuation lines are indented, so that no
     /// argument can imitate a label. Colour only where `color` says so.
     pub fn prompt(&self, width: usize, color: bool) -> String {
-        let Kind::Exec(exec) = &self.kind;
+        let Some(exec) = self.kind.exec() else { return self.summary() };
         let mut page = Page { text: String::new(), width: width.max(WIDTH_MIN), color };
         page.put("", COLUMN, &exec.command(), Some(COMMAND));
         page.text.push('\n');
@@ -261,12 +266,12 @@ fn shell_quoted(word: &[u8]) -> String {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{Bytes, Ids, Kind, Operation, example, example_script};
+    use super::super::{Bytes, Ids, Operation, example, example_script, exec_of};
     use super::shell_quoted;
 
     fn with_argv(argv: &[&[u8]]) -> Operation {
         let mut operation = example();
-        let Kind::Exec(exec) = &mut operation.kind;
+        let exec = exec_of(&mut operation);
         exec.argv = argv.iter().map(|argument| Bytes::from(*argument)).collect();
         operation
     }
@@ -287,10 +292,10 @@ mod tests {
     #[test]
     fn a_script_is_named_when_the_words_do_not_name_it() {
         let mut operation = example_script();
-        let Kind::Exec(exec) = &mut operation.kind;
+        let exec = exec_of(&mut operation);
         exec.argv = ["sh", "/dev/fd/3", "prod"].map(Bytes::from).to_vec();
         assert_eq!(operation.summary(), "sh /dev/fd/3 prod  # script: /srv/deploy.sh");
-        let Kind::Exec(exec) = &mut operation.kind;
+        let exec = exec_of(&mut operation);
         exec.argv = ["sh", "deploy.sh"].map(Bytes::from).to_vec();
         exec.script.as_mut().unwrap().opened = true;
         assert_eq!(operation.summary(), "sh deploy.sh  # script: /srv/deploy.sh");
@@ -299,7 +304,7 @@ mod tests {
     #[test]
     fn the_prompt_in_full() {
         let mut operation = with_argv(&[b"git", b"push", b"origin", b"m\xc3\xa9"]);
-        let Kind::Exec(exec) = &mut operation.kind;
+        let exec = exec_of(&mut operation);
         exec.ids = Ids { uid: 1000, euid: 0, gid: 1000, egid: 1000, capabilities: None };
         exec.foreign_namespaces = vec!["mnt".into()];
         exec.program.not_fixed = true;
@@ -349,7 +354,7 @@ operation    01J8ZQ4T6M9B2N3C4D5E6F7G8H
         let prompt = operation.prompt(200, false);
         let line = "files        [3] sha256 n4bQgYhMfWWaL-qgxVrQFaO_TxsrC4Is0V1sFbDwCgg NOT FIXED prod\n";
         assert!(prompt.contains(line), "{prompt}");
-        let Kind::Exec(exec) = &mut operation.kind;
+        let exec = exec_of(&mut operation);
         let mut unread = exec.argument_files[0].clone();
         (unread.path, unread.sha256) = ("a b fixed".into(), None);
         exec.argument_files[0].not_fixed = false;

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{Pipeline, Running, chain};
 use crate::{
+    approval::Decided,
     evidence::{Entry, Event, EvidenceError, Store},
     gate::exec::replaced::News,
     kernel::Report,
@@ -96,6 +97,15 @@ impl Pipeline {
     /// The error is told to the session as well: without evidence there is none.
     pub(super) async fn append(&self, entry: Entry) -> Result<(), String> {
         self.written(|store| store.append(entry)).await.map(drop).inspect_err(|why| self.fail(why))
+    }
+
+    /// Hands over what a rule allows to whoever writes it down behind the operation. The error is for people.
+    pub(super) async fn later(&self, decided: Decided) -> Result<(), String> {
+        let writer = Arc::clone(&self.writer);
+        match tokio::task::spawn_blocking(move || writer.later(decided, None)).await {
+            Ok(written) => written.map_err(|error| unwritten(&error)),
+            Err(panicked) => Err(unwritten(&panicked)),
+        }
     }
 
     /// What became of writing to the store; the error is for people.

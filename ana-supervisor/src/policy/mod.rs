@@ -5,11 +5,16 @@
 //! is, and its arguments) and gives a [`Verdict`]. Nothing here reads a file, a clock or the environment.
 
 mod agents;
+mod cidr;
+mod connect;
 mod error;
+mod host;
 mod judge;
+mod judge_connect;
 mod keys;
 mod parse;
 mod pattern;
+mod resolvers;
 mod rule;
 mod selftest;
 mod starter;
@@ -22,7 +27,14 @@ use std::{
 };
 
 pub use agents::{AGENTS_EXAMPLE, agents_names, agents_starter};
+pub use cidr::Cidr;
+pub use connect::{
+    By, ConnectRule, ConnectVerdict, Destination, ENCRYPTED_DNS_RULE, LOCAL_RULE, Loopback, NETWORK_RULE,
+    Network, QUIC_RULE, Scope, Showing, Target, TargetError,
+};
 pub use error::{Place, PolicyErrors, Problem};
+pub use host::{HostPattern, host_name};
+pub use resolvers::{resolver_addresses, resolver_names};
 pub use rule::ExecRule;
 pub use starter::{GIT_EXAMPLE, STARTER_NAMES, starter};
 
@@ -46,6 +58,8 @@ pub struct Policy {
     session: Session,
     defaults: Defaults,
     exec: Vec<ExecRule>,
+    network: Option<Network>,
+    connect: Vec<ConnectRule>,
     tests: usize,
 }
 
@@ -172,13 +186,30 @@ impl Policy {
         &self.exec
     }
 
+    /// The settings of the connect gate. `None` when there is neither `[network]` nor `[[connect]]`: no gate.
+    pub fn network(&self) -> Option<&Network> {
+        self.network.as_ref()
+    }
+
+    /// The connect rules, in the order in which they decide.
+    pub fn connect_rules(&self) -> &[ConnectRule] {
+        &self.connect
+    }
+
+    /// Whether every connection to port 853 (DNS over TLS) is to be refused without looking at rules: unless the policy
+    /// allows encrypted DNS, or some rule speaks of that port.
+    pub fn refuses_dot(&self) -> bool {
+        let listed = self.connect.iter().any(|rule| rule.ports().contains(&connect::DOT_PORT));
+        self.network.as_ref().is_some_and(|network| !network.encrypted_dns) && !listed
+    }
+
     /// Every file that an exec rule lists, `~` expanded, each once. They need not exist.
     pub fn exec_files(&self) -> impl Iterator<Item = &Path> {
         let mut seen = std::collections::BTreeSet::new();
         self.exec.iter().flat_map(ExecRule::files).filter(move |file| seen.insert(*file))
     }
 
-    /// How many lines of `[exec.test]` have passed.
+    /// How many lines of `[exec.test]` and `[connect.test]` have passed.
     pub fn test_count(&self) -> usize {
         self.tests
     }

@@ -7,23 +7,30 @@ use sha2::{Digest, Sha256};
 use toml::de::DeTable;
 
 use super::{
-    Defaults, Policy, PolicyErrors, Session, Source,
-    error::{Place, Problem},
+    Action, Defaults, Policy, PolicyErrors, Session, Source,
+    error::{Place, Problem, position},
     keys::{Keys, Value},
-    rule::ExecRule,
 };
 use crate::operation::Verify;
 
+mod connect;
 mod exec;
+mod network;
 
 pub(super) const VERIFY: [(&str, Verify); 2] = [("presence", Verify::Presence), ("pin", Verify::Pin)];
-const TOP: [&str; 5] = ["version", "allow_software_passkey", "session", "defaults", "exec"];
+pub(super) const ACTIONS: [(&str, Action); 3] =
+    [("approve", Action::Approve), ("allow", Action::Allow), ("deny", Action::Deny)];
+const TOP: [&str; 7] =
+    ["version", "allow_software_passkey", "session", "defaults", "exec", "network", "connect"];
 const SESSION: [&str; 6] = ["namespaces", "debuggers", "io_uring", "i386", "devices", "max_holds"];
 const DEFAULTS: [&str; 5] = ["timeout", "verify", "require", "privilege", "interpreters"];
 /// Sections of the policy language whose gates this version does not have.
-const LATER: [&str; 5] = ["connect", "open", "unix", "syscall", "network"];
+const LATER: [&str; 3] = ["open", "unix", "syscall"];
 /// More waiting questions than that is nobody's session.
 const HOLDS_MAX: i64 = 1024;
+const NAME_MAX: usize = 64;
+/// What the names of ana's own rules start with.
+const BUILT_IN: &str = "builtin:";
 
 impl Policy {
     /// Reads the sources as one policy, rules in order, and runs its self-tests. `home` is the session user's, for
@@ -41,19 +48,27 @@ impl Policy {
             reader.read(source, home);
         }
         let Reader { draft, mut problems, .. } = reader;
+        let names =
+            draft.exec.iter().map(|rule| &rule.name).chain(draft.connect.iter().map(|rule| &rule.name));
+        problems.extend(same_names(names.flatten().collect()));
         let exec = exec::finish(draft.exec, &draft.defaults, sources, &mut problems);
+        let connect = connect::finish(draft.connect, &exec, &draft.defaults, sources, &mut problems);
+        let network = draft.network.or((!connect.is_empty()).then(network::Draft::default));
         let mut policy = Self {
             sha256: sha256(sources),
             allow_software_passkey: draft.allow_software_passkey,
             session: draft.session,
             defaults: draft.defaults,
             exec,
+            network: network.map(|network| network.finish(&connect)),
+            connect,
             tests: 0,
         };
         if problems.is_empty() {
             // Self-tests of half a policy would only repeat its errors.
             problems = policy.self_test();
-            policy.tests = policy.exec.iter().map(|rule: &ExecRule| rule.tests.len()).sum();
+            let of_exec: usize = policy.exec.iter().map(|rule| rule.tests.len()).sum();
+            policy.tests = of_exec + policy.connect.iter().map(|rule| rule.tests.len()).sum::<usize>();
         }
         if problems.is_empty() {
             return Ok(policy);
@@ -80,6 +95,9 @@ struct Draft {
     session: Session,
     defaults: Defaults,
     exec: Vec<exec::Draft>,
+    /// Absent without a `[network]`.
+    network: Option<network::Draft>,
+    connect: Vec<connect::Draft>,
 }
 
 struct Reader<'a> {
@@ -126,14 +144,23 @@ impl Reader<'_> {
                 }
                 "session" => self.session(keys, value),
                 "defaults" => self.defaults(keys, value),
-                "exec" if value.get_ref().is_table() => {
-                    let problem = Problem::new(keys.place(value.span()), "`exec` is a list of rules");
-                    keys.complain(problem.help("every rule starts with [[exec]], in two pairs of brackets"));
+                "network" => self.network(keys, value),
+                kind @ ("exec" | "connect") if value.get_ref().is_table() => {
+                    let problem =
+                        Problem::new(keys.place(value.span()), format!("`{kind}` is a list of rules"));
+                    let help = format!("every rule starts with [[{kind}]], in two pairs of brackets");
+                    keys.complain(problem.help(help));
                 }
                 "exec" => {
                     for rule in keys.array(value, "exec").unwrap_or_default() {
                         let draft = exec::read(keys, rule);
                         self.draft.exec.extend(draft);
+                    }
+                }
+                "connect" => {
+                    for rule in keys.array(value, "connect").unwrap_or_default() {
+                        let draft = connect::read(keys, rule);
+                        self.draft.connect.extend(draft);
                     }
                 }
                 later if LATER.contains(&later) => {
@@ -219,13 +246,46 @@ impl Reader<'_> {
                     defaults.require_seal = keys.word(value, "require", &[("seal", ())]).is_some();
                 }
                 "privilege" => {
-                    let action = keys.word(value, "privilege", &exec::ACTIONS);
+                    let action = keys.word(value, "privilege", &ACTIONS);
                     defaults.privilege = action.unwrap_or(defaults.privilege);
                 }
                 _ => defaults.interpreters = interpreters(keys, value),
             }
         }
     }
+}
+
+/// The name of a rule of any kind.
+fn rule_name(keys: &mut Keys<'_>, value: &Value<'_>) -> Option<(String, Place)> {
+    let text = keys.string(value, "name")?;
+    let place = keys.place(value.span());
+    let printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.trim() == text;
+    if text.is_empty() || text.len() > NAME_MAX || !printable {
+        let message = "`name` must be 1 to 64 printable ASCII characters, without spaces around them";
+        keys.complain(Problem::new(place.clone(), message));
+    } else if text.starts_with(BUILT_IN) {
+        let message = format!("`name`: only ana's own rules are called `{BUILT_IN}…`");
+        keys.complain(Problem::new(place.clone(), message));
+    }
+    Some((text.to_owned(), place))
+}
+
+/// Rules of all kinds share one set of names.
+fn same_names(mut names: Vec<&(String, Place)>) -> Vec<Problem> {
+    names.sort_by_key(|(_, place)| (place.source, place.span.start));
+    let second = |(at, (name, place)): (usize, &&(String, Place))| {
+        let (_, first) = names[..at].iter().find(|(other, _)| other == name)?;
+        let problem = Problem::new(place.clone(), format!("two rules are called {name:?}"));
+        Some(problem.related(first.clone(), "the first"))
+    };
+    names.iter().enumerate().filter_map(second).collect()
+}
+
+/// "policy.toml:12:9".
+fn sited(sources: &[Source], place: &Place) -> String {
+    let Some(source) = sources.get(place.source) else { return String::new() };
+    let (line, column) = position(source, place.span.start);
+    format!("{}:{line}:{column}", source.name)
 }
 
 fn interpreters(keys: &mut Keys<'_>, value: &Value<'_>) -> Vec<String> {

@@ -122,7 +122,12 @@ fn word_covers(mine: &[Vec<u8>], theirs: &[Vec<u8>]) -> bool {
 
 /// `mine` covers `theirs` if theirs, read as a text in which its own "any" is one letter like the others, matches
 /// mine. Dynamic programming over the pairs of suffixes.
-fn covers<T>(mine: &[T], theirs: &[T], any: impl Fn(&T) -> bool, same: impl Fn(&T, &T) -> bool) -> bool {
+pub(super) fn covers<T>(
+    mine: &[T],
+    theirs: &[T],
+    any: impl Fn(&T) -> bool,
+    same: impl Fn(&T, &T) -> bool,
+) -> bool {
     // row[j]: does mine[i..] cover theirs[j..], for the i of the loop.
     let mut row: Vec<bool> = (0..=theirs.len()).map(|j| j == theirs.len()).collect();
     for word in mine.iter().rev() {

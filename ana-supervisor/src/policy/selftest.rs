@@ -1,20 +1,37 @@
-//! The policy's own tests, `[exec.test]`, run at every load.
+//! The policy's own tests, `[exec.test]` and `[connect.test]`, run at every load.
 
 use std::path::Path;
 
 use super::{
-    Policy,
-    error::Problem,
+    Action, ConnectRule, Policy, Showing, Verdict,
+    connect::ConnectTest,
+    error::{Place, Problem},
     rule::{ExecRule, Test},
 };
 
 impl Policy {
     /// Runs every test line; gives what failed.
     pub(super) fn self_test(&self) -> Vec<Problem> {
-        self.exec
+        let exec =
+            self.exec.iter().flat_map(|rule| rule.tests.iter().filter_map(|test| self.fails(rule, test)));
+        let connect = self
+            .connect
             .iter()
-            .flat_map(|rule| rule.tests.iter().filter_map(|test| self.fails(rule, test)))
-            .collect()
+            .flat_map(|rule| rule.tests.iter().filter_map(|test| self.connect_fails(rule, test)));
+        exec.chain(connect).collect()
+    }
+
+    /// A line stands for a connection of each program of its rule's `exe`, or else of one that no rule lists; with a
+    /// name, for one that shows it to an address that is known to be the name's own.
+    fn connect_fails(&self, rule: &ConnectRule, test: &ConnectTest) -> Option<Problem> {
+        let mut programs: Vec<Vec<&Path>> = rule.exe().map(|file| vec![file]).collect();
+        if programs.is_empty() {
+            programs.push(Vec::new());
+        }
+        programs.into_iter().find_map(|exe| {
+            let verdict = self.judge_target(&test.target, Showing::Own, &exe).verdict;
+            (verdict.action != test.wanted).then(|| failed(&test.line, &verdict, test.wanted, &test.place))
+        })
     }
 
     /// A line stands for the execution of each file of its rule that its first word names: the very path, or the
@@ -36,14 +53,17 @@ impl Policy {
             if verdict.action == test.wanted {
                 return None;
             }
-            let message = format!(
-                "self-test failed: the verdict on `{}` is {}, not {}",
-                test.line,
-                verdict.action.word(),
-                test.wanted.word()
-            );
-            let help = format!("rule \"{}\" decided, {}", verdict.rule, verdict.because);
-            Some(Problem::new(test.place.clone(), message).help(help))
+            Some(failed(&test.line, &verdict, test.wanted, &test.place))
         })
     }
+}
+
+fn failed(line: &str, verdict: &Verdict, wanted: Action, place: &Place) -> Problem {
+    let message = format!(
+        "self-test failed: the verdict on `{line}` is {}, not {}",
+        verdict.action.word(),
+        wanted.word()
+    );
+    let help = format!("rule \"{}\" decided, {}", verdict.rule, verdict.because);
+    Problem::new(place.clone(), message).help(help)
 }

@@ -8,6 +8,7 @@
 //! ```
 
 mod answering;
+mod connections;
 mod door;
 mod ending;
 mod leftovers;
@@ -73,6 +74,8 @@ pub enum SupervisorError {
     Cgroup(#[from] CgroupError),
     #[error("the protected programs cannot be protected")]
     Gate(#[from] GateError),
+    #[error("connections cannot be gated")]
+    Connect(#[from] crate::gate::connect::ConnectError),
     #[error("the policy says require = \"seal\", and this kernel has none ({found}); see `ana doctor`")]
     NoSeal { found: String },
     #[error("{doing}")]

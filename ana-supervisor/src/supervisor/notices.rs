@@ -1,9 +1,9 @@
 //! What weakens a session, said before it starts.
 
-use super::{door::Door, setup::Prepared};
+use super::{connections::Connections, door::Door, setup::Prepared};
 
 /// What a person should know before the agent starts.
-pub(super) fn of(door: &Door, prepared: &Prepared) -> Vec<String> {
+pub(super) fn of(door: &Door, prepared: &Prepared, connections: Option<&Connections>) -> Vec<String> {
     let mut notices = Vec::new();
     notices.extend(door.state.warning());
     if !prepared.seal.complete() {
@@ -26,6 +26,10 @@ pub(super) fn of(door: &Door, prepared: &Prepared) -> Vec<String> {
              is not protected any more",
             first.display()
         ));
+    }
+    if let Some((first, rest)) = connections.and_then(|connections| connections.unknown.split_first()) {
+        let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+        notices.push(format!("no address yet: {first}{more} (looked up again and again; its name counts already)"));
     }
     let switches = prepared.switches;
     for (on, what) in [

@@ -12,6 +12,7 @@ use tokio::{net::UnixStream, sync::watch, task::JoinSet};
 
 use super::{
     OWNER_LIMIT, Options, SupervisorError,
+    connections::{self, Connections},
     door::Door,
     ending::End,
     io as doing,
@@ -29,7 +30,7 @@ use crate::{
         exec::replaced::News,
         process::{Baseline, Namespaces},
     },
-    kernel::Report,
+    kernel::{Report, network::Refusal},
     launch::spec::{FromLeader, Preparation, Spec, ToLeader},
     operation::Operation,
     pipeline::chain,
@@ -131,10 +132,23 @@ async fn run(
             return Err(error);
         }
     };
-    for notice in super::notices::of(&door, &prepared) {
+    let mut prepared = prepared;
+    let raised = match prepared.network.take() {
+        Some(programs) => Connections::raise(&door, &prepared, programs).await.map(Some),
+        None => Ok(None),
+    };
+    let connections = match raised {
+        Ok(connections) => connections,
+        Err(error) => {
+            prepared.lower(&door);
+            owner.send(&Reply::Refused { why: chain(&error) }).await?;
+            return Err(error);
+        }
+    };
+    for notice in super::notices::of(&door, &prepared, connections.as_ref()) {
         owner.send(&Reply::Notice(notice)).await?;
     }
-    let mut running = Running::start(door, owner, spec, prepared, oom_score).await?;
+    let mut running = Running::start(door, owner, spec, prepared, connections, oom_score).await?;
     let end = running.control(early).await;
     running.finish(end).await
 }
@@ -143,6 +157,7 @@ pub(super) struct Running {
     pub(super) door: Door,
     pub(super) owner: Owner,
     pub(super) prepared: Prepared,
+    pub(super) connections: Option<Connections>,
     pub(super) leader: UnixStream,
     pub(super) leader_process: std::process::Child,
     pub(super) leader_assembly: Assembly,
@@ -161,6 +176,7 @@ impl Running {
         owner: Owner,
         spec: Box<Spec>,
         prepared: Prepared,
+        connections: Option<Connections>,
         oom_score: Option<String>,
     ) -> Result<Self, SupervisorError> {
         let (leader, leader_process) = setup::start_leader(oom_score.as_deref())?;
@@ -181,6 +197,7 @@ impl Running {
             door,
             owner,
             prepared,
+            connections,
             leader,
             leader_process,
             leader_assembly: Assembly::new(REQUEST_MAX),
@@ -192,7 +209,7 @@ impl Running {
         };
         running.prepare_leader(&spec).await?;
         running.baseline.namespaces = Namespaces::of(leader_pid);
-        setup::record_start(&running.prepared, &running.door, &spec)?;
+        setup::record_start(&running.prepared, running.connections.as_ref(), &running.door, &spec)?;
         tell_leader(&running.leader, &ToLeader::Go, &[]).await?;
         Ok(running)
     }
@@ -259,6 +276,7 @@ impl Running {
                     None => return End::Killed("the kernel's events ended".to_owned()),
                 },
                 Some(report) = self.prepared.reports.recv() => self.write_down(report),
+                Some(refusal) = connections::refused(&mut self.connections) => self.refused(refusal),
                 Some(news) = self.prepared.watched.news.recv() => self.tell(news),
                 Some(_) = self.tasks.join_next() => {}
                 said = frame::receive(&self.leader, &mut self.leader_assembly) => match said {
@@ -283,6 +301,12 @@ impl Running {
     pub(super) fn write_down(&mut self, report: Report) {
         let pipeline = Arc::clone(&self.prepared.pipeline);
         self.tasks.spawn(async move { pipeline.report(report).await });
+    }
+
+    pub(super) fn refused(&mut self, refusal: Refusal) {
+        let Some(connections) = &self.connections else { return };
+        let (pipeline, gate) = (Arc::clone(&self.prepared.pipeline), Arc::clone(&connections.gate));
+        self.tasks.spawn(pipeline.refused_in_kernel(gate, refusal));
     }
 
     pub(super) fn tell(&mut self, news: News) {
@@ -388,6 +412,14 @@ impl Running {
 
     /// An exec that the guard did not see is one that nobody stopped.
     pub(super) fn unhealthy(&self) -> Option<String> {
+        let connections = self.connections.as_ref().map(|connections| connections.maps.health());
+        match connections {
+            // What was refused and could not be told is refused all the same.
+            Some(Ok(health)) if health.recursion_misses == 0 && health.misses == 0 => {}
+            Some(Ok(health)) => return Some(format!("the connect gate missed something: {health:?}")),
+            Some(Err(error)) => return Some(format!("the connect gate's counters cannot be read: {error}")),
+            None => {}
+        }
         match self.prepared.kernel.maps().health() {
             Ok(health) if health.is_clean() => None,
             Ok(health) => Some(format!("the guard missed something: {health:?}")),

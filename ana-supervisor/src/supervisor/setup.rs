@@ -21,6 +21,7 @@ use tokio::{
 
 use super::{
     Options, SupervisorError, answering,
+    connections::Connections,
     door::Door,
     io as doing, leftovers,
     watching::{self, Watched},
@@ -36,6 +37,7 @@ use crate::{
     gate::{
         exec::{
             Common, ExecGate, OnTheirWay,
+            JudgedImages,
             admitted::Admitted,
             answerer::{Answerer, Blocked},
             look::Lookers,
@@ -48,7 +50,7 @@ use crate::{
         files::Hashes,
         process::Baseline,
     },
-    kernel::{self, Kernel, Report},
+    kernel::{self, Kernel, KernelError, Report, network::NetworkPrograms},
     launch::{
         cgroup::SessionCgroup,
         leader,
@@ -74,6 +76,8 @@ pub(super) struct Prepared {
     pub seal: Seal,
     pub switches: Switches,
     pub kernel: Kernel,
+    /// Those of the connect gate, if there is to be one.
+    pub network: Option<NetworkPrograms>,
     /// Held, not read: the session is live as long as this is open.
     pub _lock: Flock<File>,
     pub limit: TaskLimit,
@@ -119,6 +123,8 @@ struct Plan {
     store: Arc<Store>,
     /// Groups that give no power.
     harmless_groups: HashSet<u32>,
+    /// The connect gate's programs, which take a while to load.
+    network: Option<std::thread::JoinHandle<Result<NetworkPrograms, KernelError>>>,
     /// The search for programs that give privilege, which takes a while.
     privileged: std::thread::JoinHandle<Vec<PathBuf>>,
 }
@@ -135,6 +141,7 @@ fn plan(options: &Options, door: &Door, spec: &Spec) -> Result<Plan, SupervisorE
     let privileged = std::thread::spawn(move || privilege::find(&path, &user, &harmless));
     let policy = load_policy(&door.state, options.policy.as_deref(), &door.account.home(spec))?;
     let policy = Arc::new(policy);
+    let network = policy.network().map(|_settings| std::thread::spawn(NetworkPrograms::load));
     let switches = Switches {
         namespaces: policy.session().namespaces,
         debuggers: policy.session().debuggers,
@@ -149,7 +156,7 @@ fn plan(options: &Options, door: &Door, spec: &Spec) -> Result<Plan, SupervisorE
     let store = Arc::new(Store::open(&door.state)?);
     let live = |session: &str| session == door.session || leftovers::is_live(session);
     store.end_abandoned(&live, warden::Cause::Died.text())?;
-    Ok(Plan { policy, switches, seal, store, harmless_groups, privileged })
+    Ok(Plan { policy, switches, seal, store, harmless_groups, network, privileged })
 }
 
 /// What stands in the kernel for one session, and has to be taken down again.
@@ -165,6 +172,7 @@ struct Fences {
 /// What is there once somebody answers.
 struct Answering {
     common: Arc<Common>,
+    network: Option<NetworkPrograms>,
     arrivals: mpsc::UnboundedReceiver<Blocked>,
     baseline: watch::Sender<Option<Arc<Baseline>>>,
     ledger: Ledger,
@@ -182,7 +190,7 @@ impl Fences {
         kernel: &mut Kernel,
         fatal: &mpsc::UnboundedSender<String>,
     ) -> Result<Answering, SupervisorError> {
-        let Plan { policy, store, harmless_groups, privileged, .. } = plan;
+        let Plan { policy, store, harmless_groups, network, privileged, .. } = plan;
         let (folder, id, level) = (self.cgroup.open()?, self.cgroup.id()?, self.cgroup.level());
         let session = kernel::SessionCgroup { fd: folder.as_fd(), id, level };
         let lock = kernel.attach(&session, &devices(&policy)?, &self.remains.pins)?;
@@ -192,6 +200,7 @@ impl Fences {
             maps: kernel.maps(),
             protected: Arc::new(ProtectedFiles::new(&policy, &path_of(spec))),
             admitted: Admitted::default(),
+            judged: JudgedImages::default(),
             on_their_way: OnTheirWay::default(),
             hashes: Hashes::default(),
             user: door.account.identity.clone(),
@@ -230,7 +239,8 @@ impl Fences {
         // What is allowed can be let through once it is known what it is.
         let known = Arc::clone(&common);
         std::thread::spawn(move || known.protected.hash(&policy, &known.hashes));
-        Ok(Answering { common, arrivals, baseline, ledger, watched })
+        let network = network.map(loaded).transpose()?;
+        Ok(Answering { common, network, arrivals, baseline, ledger, watched })
     }
 
     /// Takes everything down, after an error: nothing of the agent's has run.
@@ -240,6 +250,23 @@ impl Fences {
         }
         self.remains.remove();
         // Nothing was let through.
+        notes::remove(door.state.run_dir(), &door.session);
+    }
+}
+
+/// The connect gate's programs, once they are loaded.
+fn loaded(
+    loading: std::thread::JoinHandle<Result<NetworkPrograms, KernelError>>,
+) -> Result<NetworkPrograms, SupervisorError> {
+    let panicked = |_panicked| SupervisorError::Protocol("the loader of the connect gate");
+    Ok(loading.join().map_err(panicked)??)
+}
+
+impl Prepared {
+    /// Takes everything down again: nothing of the agent's has run.
+    pub(super) fn lower(&mut self, door: &Door) {
+        self.warden.relieve();
+        door.remains().remove();
         notes::remove(door.state.run_dir(), &door.session);
     }
 }
@@ -281,6 +308,7 @@ struct Parts {
     seal: Seal,
     switches: Switches,
     kernel: Kernel,
+    network: Option<NetworkPrograms>,
     baseline: watch::Sender<Option<Arc<Baseline>>>,
     arrivals: mpsc::UnboundedReceiver<Blocked>,
     reports: mpsc::UnboundedReceiver<Report>,
@@ -300,6 +328,7 @@ impl Parts {
             seal,
             switches,
             kernel,
+            network: self.network,
             _lock: lock.ok_or(SupervisorError::Protocol("the lock"))?,
             limit,
             warden: warden.ok_or(SupervisorError::Protocol("the warden"))?,
@@ -331,7 +360,7 @@ fn build(
     let (fatal_sender, fatal) = mpsc::unbounded_channel();
     let (policy, store) = (Arc::clone(&plan.policy), Arc::clone(&plan.store));
     let (switches, seal) = (plan.switches, plan.seal.clone());
-    let Answering { common, arrivals, baseline, ledger, watched } =
+    let Answering { common, network, arrivals, baseline, ledger, watched } =
         fences.raise(options, door, spec, plan, &mut kernel, &fatal_sender)?;
     let (report_sender, reports) = mpsc::unbounded_channel();
     let (router, pump) = reports::router(kernel.take_reports()?, report_sender);
@@ -360,6 +389,7 @@ fn build(
         seal,
         switches,
         kernel,
+        network,
         baseline,
         arrivals,
         reports,
@@ -448,9 +478,16 @@ fn boot_id() -> io::Result<String> {
 }
 
 /// Writes the record that must be on the disk before the agent's first instruction.
-pub(super) fn record_start(prepared: &Prepared, door: &Door, spec: &Spec) -> Result<(), SupervisorError> {
+pub(super) fn record_start(
+    prepared: &Prepared,
+    connections: Option<&Connections>,
+    door: &Door,
+    spec: &Spec,
+) -> Result<(), SupervisorError> {
     let words: Vec<String> = spec.argv.iter().map(crate::operation::Bytes::escaped).collect();
     let kernel = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned());
+    let gates: &[&str] = if connections.is_some() { &["exec", "connect"] } else { &["exec"] };
+    let network = connections.map(|connections| serde_json::json!({ "names_without_address": connections.unknown }));
     let detail = serde_json::json!({
         "command": words,
         "user": door.account.name(),
@@ -462,8 +499,9 @@ pub(super) fn record_start(prepared: &Prepared, door: &Door, spec: &Spec) -> Res
         "protected_files": prepared.pipeline.gate.common.protected.len(),
         "missing_files": prepared.watched.missing,
         "unwatched_folders": prepared.watched.unwatched,
-        "gates": ["exec"],
+        "gates": gates,
         "guards": ["exec", "device"],
+        "network": network,
     });
     let entry = Entry::new(Event::SessionStart)
         .session(&door.session)

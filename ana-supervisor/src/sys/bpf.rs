@@ -4,19 +4,24 @@
 use std::{
     ffi::CString,
     io,
+    mem::MaybeUninit,
     os::{
-        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
 };
 
-use aya::maps::{MapData, RingBuf};
+use aya::{
+    Pod,
+    maps::{HashMap, IterableMap, MapData, RingBuf},
+};
 use tokio::io::{Interest, unix::AsyncFd};
 
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_CGROUP_DEVICE: u32 = 6;
 
@@ -44,8 +49,27 @@ unsafe fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Attaches a cgroup device program to `cgroup`, for as long as the link or a pin of it lives.
-pub fn link_cgroup_device(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+/// Where a program can be attached to a cgroup (`enum bpf_attach_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum CgroupHook {
+    Egress = 1,
+    SockCreate = 2,
+    SockOps = 3,
+    Device = BPF_CGROUP_DEVICE,
+    Connect4 = 10,
+    Connect6 = 11,
+    SendMsg4 = 14,
+    SendMsg6 = 15,
+    RecvMsg4 = 19,
+    RecvMsg6 = 20,
+    GetPeerName4 = 29,
+    GetPeerName6 = 30,
+    SockRelease = 34,
+}
+
+/// Attaches a program to `cgroup`, for as long as the link or a pin of it lives. Beside what is attached there already.
+pub fn link_cgroup(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, hook: CgroupHook) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct LinkCreate {
         program: u32,
@@ -54,9 +78,59 @@ pub fn link_cgroup_device(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>) -> io
         flags: u32,
     }
     let (program, target) = (raw(program), raw(cgroup));
-    let mut attribute = LinkCreate { program, target, attach_type: BPF_CGROUP_DEVICE, flags: 0 };
+    let mut attribute = LinkCreate { program, target, attach_type: hook as u32, flags: 0 };
     // SAFETY: laid out as bpf_attr.link_create, no addresses; the result is a new descriptor.
     unsafe { owned(bpf(BPF_LINK_CREATE, &mut attribute)?) }
+}
+
+/// Looks an element of a hash map up and removes it, in one step: of two callers one gets it. `None`: there is none with
+/// this key.
+///
+/// # Errors
+/// A kernel before 5.14.
+pub fn take_element<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>, key: &K) -> io::Result<Option<V>> {
+    #[repr(C)]
+    struct Element {
+        map: u32,
+        pad: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let mut value = MaybeUninit::<V>::uninit();
+    let mut attribute = Element {
+        map: raw(map.map().fd().as_fd()),
+        pad: 0,
+        key: (&raw const *key).expose_provenance() as u64,
+        value: value.as_mut_ptr().expose_provenance() as u64,
+        flags: 0,
+    };
+    // SAFETY: laid out as the members of bpf_attr for BPF_MAP_*_ELEM; the kernel reads a key and writes a value, and the library
+    // made sure that the types are of the map's sizes.
+    match unsafe { bpf(BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut attribute) } {
+        // SAFETY: the kernel has written all of it, and every bit pattern is a value of a Pod.
+        Ok(_zero) => Ok(Some(unsafe { value.assume_init() })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The number that the kernel gave the network namespace of a socket (SO_NETNS_COOKIE, Linux 5.14): what the programs of the
+/// connect gate know it by.
+pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut cookie = 0u64;
+    let mut length = libc::socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?;
+    // SAFETY: the kernel writes at most `length` = 8 bytes into `cookie`.
+    let got = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    super::check(got.into()).map(|_zero| cookie)
 }
 
 /// Pins a program, map or link at `path`, which must be on a bpffs.

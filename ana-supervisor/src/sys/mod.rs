@@ -3,6 +3,7 @@
 
 pub mod boottime;
 pub mod bpf;
+pub mod confine;
 pub mod fanotify;
 pub mod file;
 pub mod process;

@@ -6,6 +6,8 @@ use libc::{sock_filter, sock_fprog};
 
 use super::check;
 
+pub mod only;
+
 /// A classic BPF program that answers every system call with "go on" or with an errno.
 #[derive(Clone, Debug)]
 pub struct Filter {

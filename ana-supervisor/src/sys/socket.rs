@@ -6,7 +6,10 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
-use nix::{sys::socket, unistd::Pid};
+use nix::{
+    sys::socket,
+    unistd::{Pid, Uid},
+};
 
 use super::process;
 
@@ -48,4 +51,38 @@ pub fn peer(socket: BorrowedFd) -> io::Result<Peer> {
         },
     };
     Ok(Peer { pid, uid: credentials.uid(), process })
+}
+
+/// A TCP or UDP socket that belongs to another user: the firewall and the routing tables see his connection, not root's.
+/// Nonblocking, closed on exec.
+///
+/// # Errors
+/// What socket(2) says.
+pub fn of_user(family: socket::AddressFamily, kind: socket::SockType, uid: u32) -> io::Result<OwnedFd> {
+    let flags = socket::SockFlag::SOCK_NONBLOCK | socket::SockFlag::SOCK_CLOEXEC;
+    // A socket's owner is who made it, by the file-system uid of the thread (setfsuid(2)); it is set for these three calls,
+    // and nothing in between gives the thread to somebody else.
+    let before = nix::unistd::setfsuid(Uid::from_raw(uid));
+    let made = socket::socket(family, kind, flags, None);
+    nix::unistd::setfsuid(before);
+    // The change made the process what fs.suid_dumpable says.
+    nix::sys::prctl::set_dumpable(false)?;
+    Ok(made?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn a_users_socket_is_the_users() {
+        let (family, kind) = (socket::AddressFamily::Inet, socket::SockType::Stream);
+        let theirs = of_user(family, kind, 4242).unwrap();
+        let owner = std::fs::File::from(theirs.try_clone().unwrap()).metadata().unwrap().uid();
+        assert_eq!(owner, 4242);
+        let ours = of_user(family, kind, 0).unwrap();
+        assert_eq!(std::fs::File::from(ours.try_clone().unwrap()).metadata().unwrap().uid(), 0);
+    }
 }

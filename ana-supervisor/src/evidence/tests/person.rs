@@ -20,7 +20,7 @@ use crate::approval::authenticator::Authenticator;
 use crate::approval::passkeys::{Kind, Passkey, Passkeys};
 use crate::approval::software::SoftwarePasskey;
 use crate::approval::{Decided, Desk, Judged};
-use crate::gate::exec::Ticket;
+use crate::gate::Ticket;
 use crate::operation::Verify;
 use crate::policy::{Action, Verdict};
 

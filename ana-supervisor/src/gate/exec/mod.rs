@@ -12,6 +12,7 @@ mod call;
 mod compiled;
 mod exclusive;
 mod hold;
+mod judged;
 pub mod look;
 mod open;
 mod passage;
@@ -37,6 +38,7 @@ use std::{
 use nix::unistd::Pid;
 use tokio::sync::watch;
 
+pub use self::judged::JudgedImages;
 use self::{
     admitted::Admitted,
     answerer::Blocked,
@@ -49,6 +51,7 @@ use self::{
 };
 use super::{
     arguments::{self, Lookups},
+    Ticket,
     files::{self, Hashes},
     image::Memory,
     process::{Baseline, Image},
@@ -132,6 +135,8 @@ pub struct Common {
     pub maps: Maps,
     pub protected: Arc<ProtectedFiles>,
     pub admitted: Admitted,
+    /// Which processes run what was judged.
+    pub judged: JudgedImages,
     pub on_their_way: OnTheirWay,
     pub hashes: Hashes,
     pub user: Identity,
@@ -265,22 +270,6 @@ enum Stop {
     Over,
 }
 
-/// The permission for exactly one held operation to go on: made only of a decision that is on the disk.
-#[derive(Debug)]
-pub struct Ticket(Recorded);
-
-impl Ticket {
-    /// # Errors
-    /// Gives the decision back when it is a refusal.
-    pub fn from_recorded(recorded: Recorded) -> Result<Self, Recorded> {
-        if recorded.decided().approved() { Ok(Self(recorded)) } else { Err(recorded) }
-    }
-
-    pub fn recorded(&self) -> &Recorded {
-        &self.0
-    }
-}
-
 impl Held {
     /// Looks up the files that the arguments name: a person will be asked about them.
     ///
@@ -304,12 +293,15 @@ impl Held {
     pub async fn resume(mut self, ticket: Ticket) -> Result<Option<Recorded>, GateError> {
         let gate = Arc::clone(&self.gate);
         if self.changed(&ticket).await? {
-            let operation = Arc::clone(ticket.0.decided().operation());
+            let operation = Arc::clone(ticket.recorded().decided().operation());
             self.refuse(Refusal::of(&operation, GateError::Changed.to_string())).await;
             return Err(GateError::Changed);
         }
         let (pid, process) = (self.pid, Arc::clone(&self.process));
         let stop = std::mem::replace(&mut self.stop, Stop::Over);
+        if let Stop::Frozen(_) = stop {
+            self.note_image();
+        }
         let passage = self.passage.take();
         if self.subject.script.is_some() && passage.is_none() {
             gate.common.admitted.admit(pid, process.clone(), self.stat, self.hash, self.memory);
@@ -330,13 +322,27 @@ impl Held {
                     (None, Some(still)) => exclusive::release(hold, process.try_clone()?, still)?,
                     (None, None) => hold.release()?,
                 }
-                Ok(watched.then_some(ticket.0))
+                Ok(watched.then(|| ticket.into_recorded()))
             }
             Stop::Blocked(blocked) => {
                 blocked.allow()?;
                 Ok(None)
             }
             Stop::Over => Ok(None),
+        }
+    }
+
+    /// The process runs what was judged, until it executes something else.
+    fn note_image(&self) {
+        let (image, program) = (&self.subject.image, &self.subject.program);
+        let is_program = |file: &&Arc<Protected>| {
+            file.key.ino.to_string() == program.inode
+                && format!("{}:{}", file.key.major(), file.key.minor()) == program.dev
+        };
+        if let Some(file) = self.protected.iter().find(is_program)
+            && let Ok(started) = image.requester.start_time.parse()
+        {
+            self.gate.common.judged.add(self.pid, started, file.key, file.listed.clone());
         }
     }
 
@@ -349,7 +355,7 @@ impl Held {
                 return Ok(true);
             }
         }
-        if ticket.0.decided().verdict().action != Action::Approve {
+        if ticket.recorded().decided().verdict().action != Action::Approve {
             return Ok(false);
         }
         Ok(!arguments::unchanged(&self.subject.argument_files, &self.arguments_now().await?))

@@ -77,7 +77,11 @@ pub struct Quick {
 impl Quick {
     /// Whether a look at the arguments can be worth it.
     pub fn may(&self, object: &Protected) -> bool {
-        !object.privileged && self.policy.may_allow(&object.paths())
+        // What a program may connect to depends on its image having been judged.
+        let connects = self.policy.connect_rules().iter().flat_map(crate::policy::ConnectRule::exe);
+        !object.privileged
+            && self.policy.may_allow(&object.paths())
+            && !connects.into_iter().any(|exe| object.listed.iter().any(|listed| listed == exe))
     }
 
     /// The caller, and the program's hash, if they are nothing special.

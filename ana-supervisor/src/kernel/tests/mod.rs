@@ -7,6 +7,7 @@ mod exit;
 mod expected;
 mod full;
 mod identity;
+mod network;
 mod pins;
 mod privilege;
 mod stage;

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use super::{super::Action, VERIFY};
+use super::{super::Action, ACTIONS, VERIFY, rule_name, sited};
 use crate::{
     operation::Verify,
     policy::{
         Defaults, Source,
-        error::{Place, Problem, position},
+        error::{Place, Problem},
         keys::{Keys, Value},
         pattern::{BadWord, Pattern},
         rule::{ExecRule, Placed, Test},
@@ -18,14 +18,11 @@ const KEYS: [&str; 10] =
     ["name", "file", "argv0", "deny", "allow", "otherwise", "verify", "timeout", "exclusive", "test"];
 /// Options of the policy language that this version does not have.
 const LATER: [&str; 2] = ["for", "exe"];
-pub(super) const ACTIONS: [(&str, Action); 3] =
-    [("approve", Action::Approve), ("allow", Action::Allow), ("deny", Action::Deny)];
-const NAME_MAX: usize = 64;
 
 /// A rule as far as it could be read.
 pub(super) struct Draft {
     place: Place,
-    name: Option<(String, Place)>,
+    pub(super) name: Option<(String, Place)>,
     files: Vec<(PathBuf, Place)>,
     argv0: Vec<String>,
     deny: Vec<(Pattern, Place)>,
@@ -55,7 +52,7 @@ pub(super) fn read(keys: &mut Keys<'_>, value: &Value<'_>) -> Option<Draft> {
     };
     for (key, value) in table {
         match key.get_ref().as_ref() {
-            "name" => draft.name = name(keys, value),
+            "name" => draft.name = rule_name(keys, value),
             "file" => draft.files = files(keys, value),
             "argv0" => draft.argv0 = argv0(keys, value),
             "deny" => draft.deny = patterns(keys, value, "deny"),
@@ -84,17 +81,6 @@ pub(super) fn read(keys: &mut Keys<'_>, value: &Value<'_>) -> Option<Draft> {
     }
     shadowed(keys, &draft);
     Some(draft)
-}
-
-fn name(keys: &mut Keys<'_>, value: &Value<'_>) -> Option<(String, Place)> {
-    let text = keys.string(value, "name")?;
-    let place = keys.place(value.span());
-    let printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.trim() == text;
-    if text.is_empty() || text.len() > NAME_MAX || !printable {
-        let message = "`name` must be 1 to 64 printable ASCII characters, without spaces around them";
-        keys.complain(Problem::new(place.clone(), message));
-    }
-    Some((text.to_owned(), place))
 }
 
 fn files(keys: &mut Keys<'_>, value: &Value<'_>) -> Vec<(PathBuf, Place)> {
@@ -224,16 +210,9 @@ pub(super) fn finish(
 ) -> Vec<ExecRule> {
     for (at, draft) in drafts.iter().enumerate() {
         let earlier = &drafts[..at];
-        problems.extend(same_name(draft, earlier));
         problems.extend(unreachable(draft, earlier));
     }
-    let at = |place: &Place| match sources.get(place.source) {
-        Some(source) => {
-            let (line, column) = position(source, place.span.start);
-            format!("{}:{line}:{column}", source.name)
-        }
-        None => String::new(),
-    };
+    let at = |place: &Place| sited(sources, place);
     let placed = |(pattern, place): (Pattern, Place)| Placed { at: at(&place), pattern };
     drafts
         .into_iter()
@@ -254,16 +233,6 @@ pub(super) fn finish(
             }
         })
         .collect()
-}
-
-fn same_name(draft: &Draft, earlier: &[Draft]) -> Option<Problem> {
-    let (name, place) = draft.name.as_ref()?;
-    let (_, first) =
-        earlier.iter().filter_map(|other| other.name.as_ref()).find(|(other, _)| other == name)?;
-    Some(
-        Problem::new(place.clone(), format!("two rules are called {name:?}"))
-            .related(first.clone(), "the first"),
-    )
 }
 
 /// A rule is never reached if one earlier rule lists all its files and goes by all its further names.

@@ -3,7 +3,7 @@
 use super::{sources, try_parse};
 
 /// The errors of one source, without the closing line.
-fn errors(text: &str) -> String {
+pub(super) fn errors(text: &str) -> String {
     match try_parse(&[text]) {
         Ok(_) => panic!("accepted:\n{text}"),
         Err(errors) => {
@@ -21,7 +21,7 @@ fn rule(lines: &str) -> String {
 }
 
 /// The first lines of the errors, all of them.
-fn messages(text: &str) -> Vec<String> {
+pub(super) fn messages(text: &str) -> Vec<String> {
     let parsed = try_parse(&[text]);
     parsed
         .err()
@@ -40,7 +40,7 @@ error: unknown key `sesion` in a policy
 2 | [sesion]
   |  ^^^^^^
   |
-  = help: the keys of a policy are version, allow_software_passkey, session, defaults, exec"
+  = help: the keys of a policy are version, allow_software_passkey, session, defaults, exec, network, connect"
     );
 }
 
@@ -90,17 +90,17 @@ error: self-test failed: the verdict on `a x` is approve, not allow
 #[test]
 fn a_section_without_a_gate_is_no_protection() {
     assert_eq!(
-        errors("version = 1\n[[connect]]\nname = 'x'"),
+        errors("version = 1\n[[syscall]]\nname = 'x'"),
         "\
-error: this version of ana does not gate `connect`: nothing would be protected
+error: this version of ana does not gate `syscall`: nothing would be protected
  --> policy.toml:2:3
   |
-2 | [[connect]]
+2 | [[syscall]]
   |   ^^^^^^^
   |
   = help: remove the section, or use a version that has this gate"
     );
-    for later in ["open", "unix", "syscall", "network"] {
+    for later in ["open", "unix", "syscall"] {
         let found = messages(&format!("version = 1\n[[{later}]]\nname = 'x'"));
         assert_eq!(
             found,
@@ -234,6 +234,10 @@ fn wrong_rules() {
         ("[[exec]]\nfile = '/bin/b'", "a rule without `name`"),
         ("[[exec]]\nname = ''\nfile = '/bin/b'", BAD_NAME),
         ("[[exec]]\nname = \"a\\u001b\"\nfile = '/bin/b'", BAD_NAME),
+        (
+            "[[exec]]\nname = 'builtin:b'\nfile = '/bin/b'",
+            "`name`: only ana's own rules are called `builtin:…`",
+        ),
         ("[[exec]]\nname = ' b'\nfile = '/bin/b'", BAD_NAME),
         ("[[exec]]\nname = 'b'\nfile = []", "`file` lists nothing: the rule can never decide"),
         ("[[exec]]\nname = 'b'\nfile = ['/b', '/b']", "`file`: \"/b\" is listed twice"),
@@ -250,7 +254,8 @@ fn wrong_rules() {
     assert_eq!(nul, ["`file`: the path \"/b\\0c\" holds a NUL"]);
 }
 
-const BAD_NAME: &str = "`name` must be 1 to 64 printable ASCII characters, without spaces around them";
+pub(super) const BAD_NAME: &str =
+    "`name` must be 1 to 64 printable ASCII characters, without spaces around them";
 
 #[test]
 fn durations() {

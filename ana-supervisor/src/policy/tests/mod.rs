@@ -1,10 +1,14 @@
 //! The policy from its text to its verdicts. Error messages are in [`golden`].
 
 mod agents;
+mod connect;
+mod connect_golden;
+mod connect_model;
 mod git;
 mod golden;
 mod judging;
 mod model;
+mod network;
 
 use std::path::Path;
 

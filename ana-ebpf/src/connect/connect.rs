@@ -1,0 +1,111 @@
+//! cgroup/connect4, cgroup/connect6: connect(2), and sendmsg(2) with MSG_FASTOPEN, of TCP and UDP, after the address was copied
+//! into the kernel. IPv4-mapped addresses of TCP come to connect6.
+
+use ana_common::network::{Endpoint, Network, Origin, Socket};
+use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+
+use crate::{
+    address::{self, Family, protocol},
+    answer::{ALLOW, REFUSE, fail, network, note, redirect, refuse, refuse_unknown},
+    destination::{is_proxy, normalised},
+    judge::{Verdict, judge_tcp, judge_udp},
+    socket::{is_bound_to_v4, made},
+};
+
+pub const TCP: u32 = 6;
+pub const UDP: u32 = 17;
+pub const ICMP: u32 = 1;
+pub const ICMP6: u32 = 58;
+const ENETUNREACH: i32 = 101;
+
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(ctx: SockAddrContext) -> i32 {
+    connect(&ctx, Family::V4)
+}
+
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(ctx: SockAddrContext) -> i32 {
+    connect(&ctx, Family::V6)
+}
+
+#[inline(always)]
+fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
+    let Some(network) = network() else { return REFUSE };
+    let sk = address::socket(ctx);
+    // SAFETY: the socket of the context.
+    let bound_to_v4 = family == Family::V6 && unsafe { is_bound_to_v4(sk) };
+    let to = normalised(address::read(ctx, family), bound_to_v4);
+    // SAFETY: as above.
+    let Some(socket) = (unsafe { made(sk) }) else { return refuse_unknown(ctx, to) };
+    match protocol(ctx) {
+        TCP => connect_tcp(ctx, family, network, socket, to),
+        UDP => connect_udp(ctx, family, network, socket, to),
+        // An echo request.
+        ICMP | ICMP6 => ALLOW,
+        // Such a socket cannot be made in a session.
+        _ => REFUSE,
+    }
+}
+
+#[inline(always)]
+fn connect_tcp(
+    ctx: &SockAddrContext,
+    family: Family,
+    network: Network,
+    socket: &mut Socket,
+    to: Endpoint,
+) -> i32 {
+    socket.local = 0;
+    if socket.origin.destination.port != 0 {
+        socket.origin = Origin::default();
+    }
+    match judge_tcp(ctx, network, &to) {
+        Verdict::Pass => ALLOW,
+        Verdict::PassLocal => {
+            socket.local = 1;
+            ALLOW
+        }
+        Verdict::Redirect(flags) => match redirect(ctx, family, network, socket, to, flags) {
+            Ok(_proxy) => ALLOW,
+            Err(refused) => refused,
+        },
+        Verdict::Refuse(why) => refuse(ctx, socket, to, why),
+        Verdict::NoRoute => fail(ENETUNREACH),
+    }
+}
+
+/// To connect sends nothing, and resolvers do it to every address that they find, to sort them: what is refused are packets
+/// (egress).
+#[inline(always)]
+fn connect_udp(
+    ctx: &SockAddrContext,
+    family: Family,
+    network: Network,
+    socket: &mut Socket,
+    to: Endpoint,
+) -> i32 {
+    match judge_udp(ctx, network, &to) {
+        Verdict::Pass | Verdict::PassLocal | Verdict::NoRoute => {
+            socket.origin.flags = 0;
+            socket.origin.destination = Endpoint::default();
+            (socket.connected, socket.refused) = (to, 0);
+            ALLOW
+        }
+        Verdict::Redirect(flags) => match redirect(ctx, family, network, socket, to, flags) {
+            Ok(proxy) => {
+                (socket.connected, socket.refused) = (proxy, 0);
+                ALLOW
+            }
+            Err(refused) => refused,
+        },
+        Verdict::Refuse(why) => {
+            if is_proxy(network, &to) {
+                return refuse(ctx, socket, to, why);
+            }
+            // Who asked, for the report.
+            note(ctx, socket, Endpoint::default(), 0);
+            (socket.connected, socket.refused) = (to, why);
+            ALLOW
+        }
+    }
+}

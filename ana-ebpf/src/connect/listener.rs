@@ -1,0 +1,101 @@
+//! Who listens on this host.
+
+use aya_ebpf::{
+    bindings::{BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple},
+    cty::c_void,
+    helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release},
+};
+
+use crate::{destination::is_v4, socket::known};
+
+/// Who would get a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Listener {
+    Nobody,
+    /// A socket that was made in the session.
+    Session,
+    /// Another one.
+    Outside,
+}
+
+/// The addresses and ports of a packet. Ports in network byte order.
+pub struct Tuple {
+    pub source: [u32; 4],
+    pub destination: [u32; 4],
+    pub source_port: u16,
+    pub destination_port: u16,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
+#[repr(C)]
+struct Tuple4 {
+    source: u32,
+    destination: u32,
+    source_port: u16,
+    destination_port: u16,
+}
+
+#[repr(C)]
+struct Tuple6 {
+    source: [u32; 4],
+    destination: [u32; 4],
+    source_port: u16,
+    destination_port: u16,
+}
+
+/// Looks a socket up as the kernel does for an incoming packet, in the context's network namespace.
+///
+/// # Safety
+/// `ctx` is the context of the running program.
+#[inline(always)]
+pub unsafe fn listener(ctx: *mut c_void, transport: Transport, tuple: &Tuple) -> Listener {
+    let &Tuple { source, destination, source_port, destination_port } = tuple;
+    // SAFETY: the tuples are those of the kernel's bpf_sock_tuple, the size says which.
+    unsafe {
+        if is_v4(&destination) {
+            let (source, destination) = (source[3], destination[3]);
+            let mut tuple = Tuple4 { source, destination, source_port, destination_port };
+            let size = size_of::<Tuple4>() as u32;
+            owner(look_up(ctx, transport, (&raw mut tuple).cast(), size))
+        } else {
+            let mut tuple = Tuple6 { source, destination, source_port, destination_port };
+            let size = size_of::<Tuple6>() as u32;
+            owner(look_up(ctx, transport, (&raw mut tuple).cast(), size))
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn look_up(
+    ctx: *mut c_void,
+    transport: Transport,
+    tuple: *mut bpf_sock_tuple,
+    size: u32,
+) -> *mut bpf_sock {
+    let here = BPF_F_CURRENT_NETNS as i64 as u64;
+    // SAFETY: the caller's promise.
+    unsafe {
+        match transport {
+            Transport::Tcp => bpf_sk_lookup_tcp(ctx, tuple, size, here, 0),
+            Transport::Udp => bpf_sk_lookup_udp(ctx, tuple, size, here, 0),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn owner(sk: *mut bpf_sock) -> Listener {
+    if sk.is_null() {
+        return Listener::Nobody;
+    }
+    // SAFETY: a socket that the look-up has given; it is not used after its release.
+    unsafe {
+        let owner = if known(sk).is_some() { Listener::Session } else { Listener::Outside };
+        bpf_sk_release(sk.cast());
+        owner
+    }
+}

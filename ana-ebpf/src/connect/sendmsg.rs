@@ -1,0 +1,55 @@
+//! cgroup/sendmsg4, cgroup/sendmsg6: a datagram with an address of its own. A connected socket of IPv6 whose peer is an
+//! IPv4-mapped address comes here with every datagram.
+
+use ana_common::network::{ORIGIN_DNS, Socket};
+use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+
+use crate::{
+    address::{self, Family, protocol},
+    answer::{ALLOW, REFUSE, network, redirect, refuse, refuse_unknown},
+    connect::UDP,
+    destination::normalised,
+    judge::{Verdict, judge_udp},
+    socket::{is_bound_to_v4, made},
+};
+
+#[cgroup_sock_addr(sendmsg4)]
+pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    sendmsg(&ctx, Family::V4)
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    sendmsg(&ctx, Family::V6)
+}
+
+#[inline(always)]
+fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
+    let Some(network) = network() else { return REFUSE };
+    let sk = address::socket(ctx);
+    // SAFETY: the socket of the context.
+    let bound_to_v4 = family == Family::V6 && unsafe { is_bound_to_v4(sk) };
+    let to = normalised(address::read(ctx, family), bound_to_v4);
+    // SAFETY: as above.
+    let Some(socket) = (unsafe { made(sk) }) else { return refuse_unknown(ctx, to) };
+    if protocol(ctx) != UDP {
+        return REFUSE;
+    }
+    if asks_again(socket) && socket.connected == to {
+        return ALLOW;
+    }
+    match judge_udp(ctx, network, &to) {
+        Verdict::Pass | Verdict::PassLocal | Verdict::NoRoute => ALLOW,
+        Verdict::Redirect(flags) => match redirect(ctx, family, network, socket, to, flags) {
+            Ok(_proxy) => ALLOW,
+            Err(refused) => refused,
+        },
+        Verdict::Refuse(why) => refuse(ctx, socket, to, why),
+    }
+}
+
+/// Connected to a name server, or rather to the proxy.
+#[inline(always)]
+fn asks_again(socket: &Socket) -> bool {
+    socket.origin.flags & ORIGIN_DNS != 0
+}

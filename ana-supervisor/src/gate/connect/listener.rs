@@ -1,0 +1,190 @@
+//! Who listens at an address of this host: what a person is told when the agent reaches for it.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::unix::ffi::OsStringExt,
+};
+
+use nix::unistd::Pid;
+
+use crate::{gate::process, operation::Bytes};
+
+/// TCP_LISTEN (net/tcp_states.h), as /proc/net/tcp shows it.
+const LISTEN: &str = "0A";
+
+/// A listening socket and who has it. The socket's number and the process name it for as long as it listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Where it listens.
+    pub at: SocketAddr,
+    /// The socket's inode number.
+    pub socket: u64,
+    pub uid: u32,
+    /// The first process that has it open, in order of pids.
+    pub owner: Option<Owner>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    pub pid: i32,
+    pub start_time: String,
+    /// /proc/PID/exe as it reads: a hint.
+    pub exe: Bytes,
+}
+
+/// The listener that a connection to this address of the host reaches, in this thread's network namespace. Reads proc, and
+/// takes milliseconds where there are many processes.
+///
+/// # Errors
+/// proc cannot be read.
+pub fn find(destination: SocketAddr) -> io::Result<Option<Listener>> {
+    let mut found = Vec::new();
+    for table in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
+        match fs::read_to_string(table) {
+            Ok(table) => found.extend(table.lines().skip(1).filter_map(listening)),
+            // A kernel without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    found.retain(|listener| reaches(listener.at, destination));
+    // The more specific one is the one that the kernel takes.
+    let best = found.into_iter().max_by_key(|listener| !listener.at.ip().is_unspecified());
+    Ok(best.map(|listener| Listener { owner: owner(listener.socket), ..listener }))
+}
+
+/// Whether nobody has the socket at `client` open any more: the kernel keeps it, without an inode, until its end is
+/// acknowledged. In this thread's network namespace.
+///
+/// # Errors
+/// proc cannot be read.
+pub fn is_closed(client: SocketAddr) -> io::Result<bool> {
+    let open = |table: &str| {
+        let mut sockets = table.lines().skip(1).filter_map(socket);
+        sockets.any(|(_, at, inode)| same(at, client) && inode != 0)
+    };
+    let table = if client.is_ipv4() { "tcp" } else { "tcp6" };
+    let found = open(&fs::read_to_string(format!("/proc/thread-self/net/{table}"))?);
+    // An IPv4 connection of an IPv6 socket stands in the other table.
+    let mapped = client.is_ipv4() && open(&fs::read_to_string("/proc/thread-self/net/tcp6").unwrap_or_default());
+    Ok(!found && !mapped)
+}
+
+fn same(one: SocketAddr, other: SocketAddr) -> bool {
+    (canonical(one.ip()), one.port()) == (canonical(other.ip()), other.port())
+}
+
+/// Whether a listener at `at` takes connections to `destination`.
+fn reaches(at: SocketAddr, destination: SocketAddr) -> bool {
+    let same = match (canonical(at.ip()), canonical(destination.ip())) {
+        (IpAddr::V4(here), IpAddr::V4(there)) => here.is_unspecified() || here == there,
+        // One that listens on [::] usually takes IPv4 as well.
+        (IpAddr::V6(here), IpAddr::V4(_)) => here.is_unspecified(),
+        (IpAddr::V6(here), IpAddr::V6(there)) => here.is_unspecified() || here == there,
+        (IpAddr::V4(_), IpAddr::V6(_)) => false,
+    };
+    same && at.port() == destination.port()
+}
+
+fn canonical(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}
+
+/// State, local address and inode of `sl local_address rem_address st … uid timeout inode` (proc_net_tcp(5)): addresses in
+/// words of the machine's byte order.
+fn socket(line: &str) -> Option<(&str, SocketAddr, u64)> {
+    let mut words = line.split_whitespace().skip(1);
+    let (address, port) = words.next()?.split_once(':')?;
+    let at = SocketAddr::new(ip(address)?, u16::from_str_radix(port, 16).ok()?);
+    let state = words.nth(1)?;
+    Some((state, at, words.nth(5)?.parse().ok()?))
+}
+
+fn listening(line: &str) -> Option<Listener> {
+    let (state, at, inode) = socket(line)?;
+    let uid = line.split_whitespace().nth(7)?.parse().ok()?;
+    (state == LISTEN).then_some(Listener { at, socket: inode, uid, owner: None })
+}
+
+fn ip(text: &str) -> Option<IpAddr> {
+    let word = |at: usize| {
+        let number = u32::from_str_radix(text.get(at * 8..at * 8 + 8)?, 16).ok()?;
+        Some(number.to_ne_bytes())
+    };
+    match text.len() {
+        8 => Some(IpAddr::V4(Ipv4Addr::from(word(0)?))),
+        32 => {
+            let mut bytes = [0; 16];
+            for (at, place) in bytes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                *place = word(at)?;
+            }
+            Some(IpAddr::V6(Ipv6Addr::from(bytes)))
+        }
+        _ => None,
+    }
+}
+
+/// The first process that has the socket open.
+fn owner(socket: u64) -> Option<Owner> {
+    let wanted = format!("socket:[{socket}]");
+    let mut pids: Vec<i32> =
+        fs::read_dir("/proc").ok()?.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+    pids.sort_unstable();
+    pids.into_iter().find_map(|pid| {
+        let mut open = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+        open.find(|fd| fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == wanted.as_str()))?;
+        let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        let start_time = process::start_time(Pid::from_raw(pid)).ok()?;
+        Some(Owner { pid, start_time, exe: Bytes(exe.into_os_string().into_vec()) })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn our_own_listeners_are_found() {
+        for address in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            let at = listener.local_addr().unwrap();
+            let port = at.port();
+            let destination = match at.ip() {
+                ip if !ip.is_unspecified() => at,
+                IpAddr::V4(_) => SocketAddr::new("127.0.0.2".parse().unwrap(), port),
+                // [::] takes IPv4, too.
+                IpAddr::V6(_) => SocketAddr::new("127.0.0.1".parse().unwrap(), port),
+            };
+            let found = find(destination).unwrap().unwrap();
+            assert_eq!(found.at, at, "{address}");
+            assert_eq!(found.owner.unwrap().pid, std::process::id().cast_signed());
+            drop(listener);
+            assert_eq!(find(destination).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_client_that_hung_up_is_told_from_one_that_reads_on() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (_server, peer) = listener.accept().unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(!is_closed(peer).unwrap());
+        drop(client);
+        assert!(is_closed(peer).unwrap());
+    }
+
+    #[test]
+    fn the_more_specific_listener_is_the_one() {
+        let every = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = every.local_addr().unwrap().port();
+        assert_eq!(find(SocketAddr::new("127.0.0.1".parse().unwrap(), port)).unwrap().unwrap().uid, 0);
+        let reaches = |at: &str, to: &str| super::reaches(at.parse().unwrap(), to.parse().unwrap());
+        assert!(reaches("127.0.0.1:1", "127.0.0.1:1") && reaches("[::]:1", "[::ffff:127.0.0.1]:1"));
+        assert!(!reaches("127.0.0.1:1", "127.0.0.2:1") && !reaches("127.0.0.1:1", "127.0.0.1:2"));
+        assert!(!reaches("0.0.0.0:1", "[::1]:1"));
+    }
+}

@@ -1,0 +1,264 @@
+//! The connect gate: a connection to a protected destination stops with its first bytes in hand.
+//!
+//! 1. eBPF programs on connect(2) rewrite what may be protected to the hold proxy, which the supervisor serves (`proxy.rs`),
+//!    and note where it wanted to go and who asked; the client sees an established connection and never blocks;
+//! 2. a worker without any right looks at the first bytes ([`worker`], [`peek`]): the name that the connection shows;
+//! 3. with that, and with the names that its address is known by ([`names`], [`dns`], [`resolve`]), the connection is judged
+//!    by others ([`Held`]), and goes on with a [`Ticket`]: root dials in the user's name, the worker moves the bytes.
+
+pub mod dial;
+pub mod dns;
+pub mod grants;
+mod judged;
+mod listener;
+pub mod names;
+mod own_addresses;
+pub mod peek;
+mod protect;
+mod proxy;
+mod reader;
+pub mod requester;
+mod resolve;
+mod start;
+pub mod worker;
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, watch};
+
+pub use self::{
+    judged::{Asked, Target},
+    listener::Listener,
+    proxy::{Arrived, Flow, Held, Passed},
+    start::{Parts, Services, Stubs},
+};
+use self::{
+    grants::Grants,
+    names::{Called, Full, Names},
+    peek::{Answer, Name},
+    protect::Protection,
+    reader::AnswerReader,
+    requester::Askers,
+    resolve::Resolver,
+    worker::{FromWorker, Worker},
+};
+use super::exec::Common;
+use crate::{
+    kernel::{KernelError, network::NetworkMaps},
+    policy::{Action, Policy},
+};
+
+/// Why connections cannot be stopped in an orderly way. Every one of these is a denial.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("{doing}")]
+    Io { doing: &'static str, source: io::Error },
+    #[error("talk to the connect gate's programs")]
+    Kernel(#[from] KernelError),
+    #[error("start the proxy's worker")]
+    Worker(#[from] worker::WorkerError),
+    #[error("the destination does not answer")]
+    Dial(#[source] io::Error),
+    #[error("the client has hung up")]
+    Gone,
+    #[error("there is no nonce, or no clock")]
+    System(#[source] io::Error),
+    #[error("the session is ending")]
+    Ended,
+}
+
+fn doing(doing: &'static str) -> impl FnOnce(io::Error) -> ConnectError {
+    move |source| ConnectError::Io { doing, source }
+}
+
+/// Why an answer must not reach the agent.
+#[derive(Debug, thiserror::Error)]
+enum Unlearned {
+    #[error(transparent)]
+    Full(#[from] Full),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+/// The gate of one session.
+pub struct ConnectGate {
+    pub common: Arc<Common>,
+    pub policy: Arc<Policy>,
+    pub grants: Grants,
+    pub askers: Askers,
+    maps: NetworkMaps,
+    worker: Worker,
+    reader: AnswerReader,
+    resolver: Resolver,
+    known: Mutex<Known>,
+    /// The network namespace of the proxy, as eBPF knows it.
+    namespace: u64,
+    numbers: AtomicU64,
+    /// Whoever waits for what the worker says of a connection.
+    waiting: Mutex<HashMap<u64, mpsc::UnboundedSender<FromWorker>>>,
+    /// True once the session is over.
+    closed: watch::Sender<bool>,
+}
+
+/// Names, and what the kernel was told because of them.
+struct Known {
+    names: Names,
+    protection: Protection,
+}
+
+impl ConnectGate {
+    /// The session's user.
+    fn uid(&self) -> u32 {
+        self.common.user.uid
+    }
+
+    fn reader(&self) -> &AnswerReader {
+        &self.reader
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<FromWorker>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The name server that the owner of this UDP socket asked, if it may be asked.
+    fn dns_server(&self, client: SocketAddr) -> Option<SocketAddr> {
+        let origin = self.maps.udp_server(client, self.namespace).ok()??;
+        let server = origin.destination.socket_address();
+        self.may_ask(server).then_some(server)
+    }
+
+    /// Whether DNS may be spoken to this server without asking: no rule is about it, and where only what is listed may be
+    /// reached it is one of the host's own.
+    fn may_ask(&self, server: SocketAddr) -> bool {
+        let asked = Asked::bare(server, self.called(server.ip()));
+        let verdict = asked.judge(&self.policy);
+        match verdict.by {
+            crate::policy::By::Default => {
+                verdict.verdict.action == Action::Allow || self.is_hosts_server(server)
+            }
+            crate::policy::By::Shown
+            | crate::policy::By::Address
+            | crate::policy::By::Cidr
+            | crate::policy::By::Local => verdict.verdict.action == Action::Allow,
+        }
+    }
+
+    fn is_hosts_server(&self, server: SocketAddr) -> bool {
+        self.resolver.servers().contains(&server)
+    }
+
+    fn is_protected(&self, name: &str) -> bool {
+        self.policy.connect_rules().iter().any(|rule| rule.hosts().any(|host| host.matches(name)))
+    }
+
+    /// The protected names of an address.
+    pub fn protected_names(&self, address: IpAddr) -> Called {
+        self.called(address)
+    }
+
+    fn called(&self, address: IpAddr) -> Called {
+        self.known().names.protected_names(address, Instant::now())
+    }
+
+    /// Takes in what a DNS answer says: what leads to a protected name, or from one, is protected before anybody can connect
+    /// to it. `hosts`: a server of the host's said it.
+    fn learn(&self, answer: &Answer, hosts: bool) -> Result<(), Unlearned> {
+        let protected: Vec<&Name> = answer.names.iter().filter(|name| self.is_protected(name)).collect();
+        let ttl = Duration::from_secs(answer.ttl.into());
+        for address in answer.addresses.iter().map(IpAddr::to_canonical) {
+            for name in answer.question.iter().chain(&answer.names) {
+                self.known().names.note(address, name, hosts);
+            }
+            self.protect(address, &protected, ttl, hosts)?;
+        }
+        Ok(())
+    }
+
+    fn protect(&self, address: IpAddr, names: &[&Name], ttl: Duration, resolved: bool) -> Result<(), Unlearned> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let (mut known, now) = (self.known(), Instant::now());
+        for name in names {
+            known.names.protect(address, name, ttl, resolved, now)?;
+        }
+        let all = known.names.protected_names(address, now).names;
+        known.protection.protect(address, &all)?;
+        Ok(())
+    }
+
+    /// Whether the name that a connection shows is one of its address.
+    async fn is_its_own(&self, name: &Name, address: IpAddr) -> bool {
+        if self.known().names.is_confirmed(address, name) {
+            return true;
+        }
+        self.resolver.addresses(name).await.addresses.contains(&address)
+    }
+
+    /// Follows the addresses of one protected name, for ever.
+    async fn follow(&self, name: Name, first: tokio::sync::oneshot::Sender<bool>) {
+        let mut first = Some(first);
+        loop {
+            let found = self.resolver.addresses(&name).await;
+            for address in found.addresses.iter().map(IpAddr::to_canonical) {
+                let ttl = found.until.saturating_duration_since(Instant::now());
+                if let Err(error) = self.protect(address, &[&name], ttl, true) {
+                    tracing::error!(error = &error as &dyn std::error::Error, "an address is not protected");
+                }
+            }
+            if let Some(first) = first.take() {
+                // Nobody waits for it any more if it took too long.
+                first.send(!found.addresses.is_empty()).ok();
+            }
+            tokio::time::sleep_until(found.until.into()).await;
+        }
+    }
+
+    /// Forgets what does not count any more, from time to time.
+    async fn forget(&self) {
+        const OFTEN: Duration = Duration::from_secs(60);
+        loop {
+            tokio::time::sleep(OFTEN).await;
+            let mut known = self.known();
+            for address in known.names.expire(Instant::now()) {
+                if let Err(error) = known.protection.forget(address) {
+                    tracing::warn!(%error, %address, "an address stays protected");
+                }
+            }
+        }
+    }
+
+    /// Ends every connection that still waits.
+    pub fn close(&self) {
+        self.closed.send_replace(true);
+    }
+
+    /// Whether the session is over.
+    pub fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
+    /// Returns once the session is over.
+    pub async fn ended(&self) {
+        let mut closed = self.closed.subscribe();
+        // The sender is ours.
+        drop(closed.wait_for(|closed| *closed).await);
+    }
+}

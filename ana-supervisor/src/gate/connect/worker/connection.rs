@@ -1,0 +1,335 @@
+//! One connection: looked at, held, joined or refused.
+
+use std::{
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::{
+        epoll::{Epoll, EpollEvent, EpollFlags},
+        socket::{setsockopt, sockopt},
+    },
+};
+
+use super::{
+    FromWorker, Refusal,
+    copy::Pipes,
+    joined::Joined,
+    look::{Look, Sight},
+    refuse::Refused,
+};
+use crate::gate::connect::peek::Protocol;
+
+/// What a connection works with.
+pub(super) struct Context<'a> {
+    pub(super) epoll: &'a Epoll,
+    pub(super) pipes: &'a mut Pipes,
+    /// Of [`crate::gate::connect::peek::LOOK_MAX`] bytes.
+    pub(super) buffer: &'a mut [u8],
+    pub(super) now: Instant,
+    /// What the supervisor is to be told.
+    pub(super) said: &'a mut Vec<FromWorker>,
+}
+
+/// What becomes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Fate {
+    Keep,
+    /// It has more to do, when others had their turn.
+    Again,
+    /// It ends, and each side learns that by a reset.
+    Reset,
+    /// It ends.
+    Close,
+}
+
+/// Which of its two sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Client,
+    Upstream,
+}
+
+/// A socket, and what epoll reports of it.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) fd: OwnedFd,
+    token: u64,
+    armed: Option<EpollFlags>,
+    /// It sends no more.
+    pub(super) ended: bool,
+    /// It is broken, or closed in both directions.
+    pub(super) broken: bool,
+}
+
+impl Socket {
+    fn new(fd: OwnedFd, id: u64, side: Side) -> Self {
+        Self { fd, token: token(id, side), armed: None, ended: false, broken: false }
+    }
+
+    /// Makes it fit for copying.
+    fn prepare(&self) -> Result<(), Errno> {
+        let flags = OFlag::from_bits_retain(fcntl(&self.fd, FcntlArg::F_GETFL)?);
+        fcntl(&self.fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        // What the one side sent must not wait for more of it; and urgent data is a byte like any other.
+        setsockopt(&self.fd, sockopt::TcpNoDelay, &true)?;
+        setsockopt(&self.fd, sockopt::OobInline, &true).or(Ok(()))
+    }
+
+    /// Has epoll report this, too, once for each change; what is the case now is reported at once.
+    pub(super) fn arm(&mut self, epoll: &Epoll, wanted: EpollFlags) -> Result<(), Errno> {
+        let flags = wanted | self.armed.unwrap_or(EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET);
+        let mut event = EpollEvent::new(flags, self.token);
+        match self.armed {
+            None => epoll.add(&self.fd, event)?,
+            Some(_) => epoll.modify(&self.fd, &mut event)?,
+        }
+        self.armed = Some(flags);
+        Ok(())
+    }
+
+    fn note(&mut self, flags: EpollFlags) {
+        self.ended |= flags.intersects(EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP);
+        self.broken |= flags.contains(EpollFlags::EPOLLERR);
+    }
+
+    /// Another process may hold a copy for a moment longer: epoll must not report it any more.
+    fn leave(&self, epoll: &Epoll) {
+        if self.armed.is_some() {
+            epoll.delete(&self.fd).ok();
+        }
+    }
+
+    /// The next close(2) resets it.
+    fn reset(&self) {
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        setsockopt(&self.fd, sockopt::Linger, &linger).ok();
+    }
+}
+
+/// The largest number of a connection: one bit of epoll's word says which side it is, and the largest word is taken.
+pub(super) const ID_MAX: u64 = u64::MAX / 4;
+
+pub(super) fn token(id: u64, side: Side) -> u64 {
+    id * 2 + u64::from(side == Side::Upstream)
+}
+
+#[derive(Debug)]
+enum State {
+    Peeking(Look),
+    Held {
+        tls: bool,
+        half_closed: bool,
+        /// How many bytes the head of a CONNECT has.
+        head: usize,
+    },
+    Joined(Box<Joined>),
+    Refused(Refused),
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) id: u64,
+    client: Socket,
+    state: State,
+    /// When the server's timer looks at it.
+    pub(super) alarm: Option<Instant>,
+}
+
+impl Connection {
+    /// Takes a client over, and looks at it for the first time.
+    pub(super) fn new(id: u64, client: OwnedFd, grace: Duration, context: &mut Context) -> (Self, Fate) {
+        let client = Socket::new(client, id, Side::Client);
+        let look = Look::new(Some(context.now + grace));
+        let mut connection = Self { id, client, state: State::Peeking(look), alarm: None };
+        if connection.client.prepare().is_err() {
+            let fate = connection.gone(context);
+            return (connection, fate);
+        }
+        let fate = connection.peek(context);
+        // While it is held, only its end is of interest.
+        let wanted = match connection.state {
+            State::Peeking(_) => EpollFlags::EPOLLIN,
+            State::Held { .. } | State::Joined(_) | State::Refused(_) => EpollFlags::empty(),
+        };
+        match fate {
+            Fate::Keep if connection.client.arm(context.epoll, wanted).is_err() => {
+                let fate = connection.gone(context);
+                (connection, fate)
+            }
+            fate => (connection, fate),
+        }
+    }
+
+    /// When it wants to be looked at, if nothing happens before.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Peeking(look) => look.deadline(),
+            State::Held { .. } => None,
+            State::Joined(joined) => joined.deadline(),
+            State::Refused(refused) => Some(refused.until),
+        }
+    }
+
+    /// epoll reports something.
+    pub(super) fn event(&mut self, side: Side, flags: EpollFlags, context: &mut Context) -> Fate {
+        match (&mut self.state, side) {
+            (State::Joined(joined), Side::Upstream) => joined.upstream.note(flags),
+            (_, Side::Upstream) => {}
+            (_, Side::Client) => self.client.note(flags),
+        }
+        match &mut self.state {
+            State::Joined(joined) => {
+                let fate = joined.event(&mut self.client, side, flags, context);
+                self.joined(fate, context)
+            }
+            State::Peeking(_) | State::Held { .. } | State::Refused(_) => self.go_on(context),
+        }
+    }
+
+    /// Does what can be done now.
+    pub(super) fn go_on(&mut self, context: &mut Context) -> Fate {
+        match &mut self.state {
+            State::Peeking(_) => self.peek(context),
+            State::Held { .. } => self.hold(context),
+            State::Joined(joined) => {
+                let fate = joined.go_on(&mut self.client, context);
+                self.joined(fate, context)
+            }
+            State::Refused(refused) => refused.go_on(&self.client.fd, context.buffer, context.now),
+        }
+    }
+
+    fn peek(&mut self, context: &mut Context) -> Fate {
+        let State::Peeking(look) = &mut self.state else { return Fate::Keep };
+        match look.at(&self.client.fd, self.client.ended, context.buffer, context.now) {
+            Sight::Nothing if self.client.broken => self.gone(context),
+            Sight::Nothing => Fate::Keep,
+            Sight::Ended | Sight::Broken => self.gone(context),
+            Sight::Shown(shown) => {
+                let head = if shown.protocol == Protocol::Connect { shown.head } else { 0 };
+                self.state = State::Held { tls: shown.tls, half_closed: false, head };
+                context.said.push(FromWorker::Peeked { id: self.id, shown });
+                self.hold(context)
+            }
+        }
+    }
+
+    fn hold(&mut self, context: &mut Context) -> Fate {
+        let State::Held { tls, half_closed, .. } = &mut self.state else { return Fate::Keep };
+        // A TLS client has nothing to do with half a connection before it has the whole one.
+        if self.client.broken || (self.client.ended && *tls) {
+            return self.gone(context);
+        }
+        if self.client.ended && !std::mem::replace(half_closed, true) {
+            context.said.push(FromWorker::HalfClosed { id: self.id });
+        }
+        Fate::Keep
+    }
+
+    /// The client has gone by itself.
+    fn gone(&mut self, context: &mut Context) -> Fate {
+        context.said.push(FromWorker::Gone { id: self.id });
+        Fate::Close
+    }
+
+    /// Joins it with its server. Only what is held can be joined: else both are let go of.
+    pub(super) fn join(&mut self, upstream: OwnedFd, tunnel: bool, context: &mut Context) -> Fate {
+        let State::Held { head, .. } = self.state else { return Fate::Keep };
+        let upstream = Socket::new(upstream, self.id, Side::Upstream);
+        let allowance = tunnel.then_some(head);
+        let mut joined = Box::new(Joined::new(self.id, upstream, allowance, context.now));
+        let armed = joined
+            .upstream
+            .prepare()
+            .and_then(|()| joined.upstream.arm(context.epoll, EpollFlags::EPOLLIN))
+            // What the client has said already is reported again: that starts the copying.
+            .and_then(|()| self.client.arm(context.epoll, EpollFlags::EPOLLIN));
+        self.state = State::Joined(joined);
+        match armed {
+            Ok(()) => Fate::Keep,
+            Err(_broken) => self.joined(Fate::Reset, context),
+        }
+    }
+
+    /// The server's socket was lost on its way.
+    pub(super) fn lose(&mut self, context: &mut Context) -> Fate {
+        if matches!(self.state, State::Held { .. }) {
+            let (id, sent, received, milliseconds) = (self.id, 0, 0, 0);
+            context.said.push(FromWorker::Done { id, sent, received, milliseconds });
+        }
+        Fate::Reset
+    }
+
+    /// Lets a tunnel's inner bytes pass.
+    pub(super) fn pass(&mut self, context: &mut Context) -> Fate {
+        let State::Joined(joined) = &mut self.state else { return Fate::Keep };
+        joined.pass();
+        self.go_on(context)
+    }
+
+    pub(super) fn refuse(&mut self, how: &Refusal, context: &mut Context) -> Fate {
+        if matches!(self.state, State::Refused(_)) {
+            return Fate::Keep;
+        }
+        self.end_of_join(context);
+        let Some(refused) = Refused::new(how, context.now) else { return Fate::Reset };
+        self.state = State::Refused(refused);
+        match self.client.arm(context.epoll, EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT) {
+            Ok(()) => self.go_on(context),
+            Err(_broken) => Fate::Reset,
+        }
+    }
+
+    /// The supervisor has no more interest in it.
+    pub(super) fn forget(&mut self, context: &mut Context) -> Fate {
+        self.end_of_join(context);
+        Fate::Reset
+    }
+
+    /// After the end of a joined connection its last word is said.
+    fn joined(&mut self, fate: Fate, context: &mut Context) -> Fate {
+        match fate {
+            Fate::Keep | Fate::Again => {}
+            Fate::Reset | Fate::Close => self.say_done(context),
+        }
+        fate
+    }
+
+    fn say_done(&mut self, context: &mut Context) {
+        let State::Joined(joined) = &self.state else { return };
+        context.said.push(joined.done(context.now));
+    }
+
+    /// Ends the joined part, with a reset for the server.
+    fn end_of_join(&mut self, context: &mut Context) {
+        self.say_done(context);
+        if let State::Joined(joined) = &mut self.state {
+            joined.upstream.leave(context.epoll);
+            joined.upstream.reset();
+            joined.let_go(context.pipes);
+        }
+    }
+
+    /// Closes what it has.
+    pub(super) fn end(self, reset: bool, epoll: &Epoll, pipes: &mut Pipes) {
+        let Self { client, state, .. } = self;
+        let upstream = match state {
+            State::Joined(mut joined) => {
+                joined.let_go(pipes);
+                Some(joined.upstream)
+            }
+            State::Peeking(_) | State::Held { .. } | State::Refused(_) => None,
+        };
+        for socket in [Some(client), upstream].into_iter().flatten() {
+            socket.leave(epoll);
+            if reset {
+                socket.reset();
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What the connect gate's programs refused, in order.
+
+use std::net::SocketAddr;
+
+use ana_common::network::{
+    REFUSED_DEVICE, REFUSED_DOT, REFUSED_FULL, REFUSED_LISTENER, REFUSED_PROTOCOL, REFUSED_PROXY,
+    REFUSED_QUIC, REFUSED_STALE, REFUSED_UDP_DEFAULT, REFUSED_UDP_LOCAL, REFUSED_UDP_PROTECTED, Refused,
+};
+use aya::maps::{MapData, RingBuf};
+use tokio::io::unix::AsyncFd;
+
+use super::super::{FileKey, KernelError};
+use crate::sys;
+
+/// Something that was refused in the kernel: nobody was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Normalised: 0/8 and :: are the loopback address, IPv4 is IPv4. `None`: the socket was not made.
+    pub destination: Option<SocketAddr>,
+    /// `IPPROTO_*`: 6, 17, or what a socket was asked for of.
+    pub protocol: u32,
+    pub reason: RefusalReason,
+    /// The process, in the initial pid namespace.
+    pub tgid: u32,
+    /// Field 22 of /proc/PID/stat. 0: unreadable.
+    pub started: u64,
+    /// What the process executed last. Zero: unreadable.
+    pub exe: FileKey,
+    /// Nanoseconds of CLOCK_BOOTTIME.
+    pub boot_ns: u64,
+}
+
+/// Why the kernel refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalReason {
+    /// The hold proxy itself was the destination.
+    Proxy,
+    /// UDP to a protected address.
+    UdpProtected,
+    /// UDP to a port on which names are inspected.
+    Quic,
+    /// Port 853.
+    EncryptedDns,
+    /// UDP to a listener on this host, outside of the session.
+    UdpLocal,
+    /// UDP, where every destination is judged.
+    UdpDefault,
+    /// A socket of a protocol or type that is not for sessions.
+    Protocol,
+    /// The origin could not be kept, or there is no proxy.
+    Full,
+    /// To be redirected, but bound to a network device.
+    Device,
+    /// Another listener would have answered than the one of the session that was found.
+    Listener,
+    /// A connected UDP socket whose last connect(2) failed.
+    Stale,
+    /// Of another version.
+    Unknown(u32),
+}
+
+impl RefusalReason {
+    fn decode(why: u32) -> Self {
+        match why {
+            REFUSED_PROXY => Self::Proxy,
+            REFUSED_UDP_PROTECTED => Self::UdpProtected,
+            REFUSED_QUIC => Self::Quic,
+            REFUSED_DOT => Self::EncryptedDns,
+            REFUSED_UDP_LOCAL => Self::UdpLocal,
+            REFUSED_UDP_DEFAULT => Self::UdpDefault,
+            REFUSED_PROTOCOL => Self::Protocol,
+            REFUSED_FULL => Self::Full,
+            REFUSED_DEVICE => Self::Device,
+            REFUSED_LISTENER => Self::Listener,
+            REFUSED_STALE => Self::Stale,
+            other => Self::Unknown(other),
+        }
+    }
+
+    /// For people and for records.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Proxy => "a connection to ana's own proxy",
+            Self::UdpProtected => "UDP to a protected address",
+            Self::Quic => "UDP to a port on which names are inspected (QUIC)",
+            Self::EncryptedDns => "encrypted DNS (port 853)",
+            Self::UdpLocal => "UDP to a service on this host, outside of the session",
+            Self::UdpDefault => "UDP, where every destination is judged",
+            Self::Protocol => "a socket of a protocol that is not for sessions",
+            Self::Full => "the connection could not be held: no memory, or no proxy",
+            Self::Device => "the socket is bound to a network device",
+            Self::Listener => "another service would have answered than the session's own",
+            Self::Stale => "the socket's last connect failed: where it sends to was not judged",
+            Self::Unknown(_) => "the gate refused for an unknown reason",
+        }
+    }
+}
+
+impl Refusal {
+    fn decode(record: &[u8]) -> Result<Self, KernelError> {
+        let raw = Refused::decode(record).ok_or(KernelError::MalformedReport(record.len(), 0))?;
+        let Refused { destination, protocol, why, tgid, started, exe, boot_ns } = raw;
+        let none = destination == ana_common::network::Endpoint::default();
+        Ok(Self {
+            destination: (!none).then(|| destination.socket_address()),
+            protocol,
+            reason: RefusalReason::decode(why),
+            tgid,
+            started,
+            exe,
+            boot_ns,
+        })
+    }
+}
+
+/// The reader of the refusals: there is one.
+pub struct Refusals {
+    ring: AsyncFd<RingBuf<MapData>>,
+}
+
+impl Refusals {
+    pub(super) fn new(ring: RingBuf<MapData>) -> Result<Self, KernelError> {
+        sys::bpf::poll_ring(ring).map(|ring| Self { ring }).map_err(KernelError::Ring)
+    }
+
+    /// The next refusal; waits for it. Cancelling loses nothing.
+    ///
+    /// # Errors
+    /// The ring cannot be polled, or the record is not of this version (it is consumed).
+    pub async fn next(&mut self) -> Result<Refusal, KernelError> {
+        loop {
+            if let Some(refusal) = self.try_next()? {
+                return Ok(refusal);
+            }
+            let mut ready = self.ring.readable_mut().await.map_err(KernelError::Ring)?;
+            // Looked at once more before the readiness is cleared: a record that came in between would not wake us.
+            let record = ready.get_inner_mut().next().map(|record| Refusal::decode(&record));
+            match record {
+                Some(refusal) => return refusal,
+                None => ready.clear_ready(),
+            }
+        }
+    }
+
+    /// The next refusal if there is one. `None` means drained.
+    ///
+    /// # Errors
+    /// The record is not of this version (it is consumed).
+    pub fn try_next(&mut self) -> Result<Option<Refusal>, KernelError> {
+        self.ring.get_mut().next().map(|record| Refusal::decode(&record)).transpose()
+    }
+}
