@@ -62,6 +62,8 @@ fn connect_tcp(
     match judge_tcp(ctx, network, &to) {
         Verdict::Pass => ALLOW,
         Verdict::PassLocal => {
+            // Who asked, should another one answer.
+            note(ctx, socket, Endpoint::default(), 0);
             socket.local = 1;
             ALLOW
         }

@@ -1,8 +1,10 @@
-//! The connect gate.
+//! The connect gate: what is redirected, what passes, what is refused, and what the session sees of it.
 
-use super::super::network::NetworkPrograms;
-
-#[test]
-fn it_loads() {
-    NetworkPrograms::load().unwrap();
-}
+mod cost;
+mod dns;
+mod ground;
+mod local;
+mod origin;
+mod protocols;
+mod tcp;
+mod udp;

@@ -1,0 +1,103 @@
+//! This host: listeners of the session are its own, all others are protected.
+
+use ana_common::network::{NETWORK_LOOPBACK_ANY, ORIGIN_LOCAL};
+
+use super::super::super::network::RefusalReason;
+use super::ground::Ground;
+
+const HOSTS: [(&str, &str); 6] = [
+    ("127.0.0.1", "127.0.0.1"),
+    ("0.0.0.0", "127.0.0.1"),
+    ("::ffff:127.0.0.1", "127.0.0.1"),
+    ("::1", "[::1]"),
+    ("::", "[::1]"),
+    ("127.1.2.3", "127.1.2.3"),
+];
+
+fn any(host: &str) -> &str {
+    if host.contains(':') && !host.contains('.') { "::" } else { "0.0.0.0" }
+}
+
+#[test]
+fn a_listener_outside_of_the_session_is_redirected() {
+    let mut ground = Ground::new(0);
+    for address in ["192.0.2.100", "2001:db8::8"] {
+        ground.maps.own_address(address.parse().unwrap(), true).unwrap();
+    }
+    let own = [("192.0.2.100", "192.0.2.100"), ("2001:db8::8", "[2001:db8::8]")];
+    for (host, written) in HOSTS.into_iter().chain(own) {
+        ground.outside.says(&format!("listen('server', '{}', 22)", any(host)), "None");
+        ground.redirected(host, 22, &format!("{written}:22"), ORIGIN_LOCAL);
+        ground.outside.says("close('server')", "None");
+        ground.agent.says(&format!("connect('s', '{host}', 22)"), "ECONNREFUSED");
+    }
+    // An address that is no more the host's.
+    ground.maps.own_address("192.0.2.100".parse().unwrap(), false).unwrap();
+    ground.direct("192.0.2.100", 22);
+    ground.assert_silent();
+}
+
+#[test]
+fn a_listener_of_the_session_is_its_own() {
+    let mut ground = Ground::new(0);
+    let mut server = ground.another();
+    for (host, _) in HOSTS {
+        server.says(&format!("listen('server', '{}', 8080)", any(host)), "None");
+        ground.agent.says(&format!("connect('s', '{host}', 8080)"), "ok");
+        server.ask("accept('server', 'here')");
+        ground.agent.says("send('s', b'x')", "ok");
+        server.says("S['here'].recv(1)", "b'x'");
+        server.says("close('server'), close('here')", "(None, None)");
+    }
+    ground.assert_silent();
+}
+
+#[test]
+fn where_all_listeners_are_free_they_are() {
+    let mut ground = Ground::new(NETWORK_LOOPBACK_ANY);
+    for host in ["127.0.0.1", "::1"] {
+        ground.direct(host, 22);
+    }
+}
+
+/// What connect(2) could not see is seen when the first packet leaves.
+#[test]
+fn another_listener_than_the_one_that_was_found_does_not_answer() {
+    let mut ground = Ground::new(0);
+    for (host, written) in [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")] {
+        // Bound to the device: found by packets only.
+        ground
+            .outside
+            .says(&format!("listen('server', '{host}', 22, (socket.SO_BINDTODEVICE, b'lo'))"), "None");
+        ground.agent.says("make('s', '{host}').settimeout(0.3)".replace("{host}", host).as_str(), "None");
+        ground.agent.says(&format!("again('s', '{host}', 22)"), "timeout");
+        ground.assert_refused(RefusalReason::Listener, &format!("{written}:22"));
+        ground.outside.says("waits('server')", "0");
+        ground.outside.says("close('server')", "None");
+    }
+    // A group of listeners that one of the session has joined: whoever the kernel chooses.
+    let group = "(socket.SO_REUSEPORT, 1)";
+    ground.outside.says(&format!("listen('server', '127.0.0.1', 8080, {group})"), "None");
+    ground.agent.says(&format!("listen('mine', '127.0.0.1', 8080, {group})"), "None");
+    for _ in 0..40 {
+        ground.agent.says("make('s', '127.0.0.1').settimeout(0.02)", "None");
+        let result = ground.agent.ask("again('s', '127.0.0.1', 8080)");
+        assert!(["ok", "timeout"].contains(&result.as_str()), "{result}");
+    }
+    ground.outside.says("waits('server')", "0");
+}
+
+/// Packets to a container behind an address translation leave by its device, not by the loopback one.
+#[test]
+fn what_nobody_listens_on_does_not_leave_the_host() {
+    let mut ground = Ground::new(0);
+    ground.maps.own_address("192.0.2.200".parse().unwrap(), true).unwrap();
+    ground.outside.says(
+        "run('ip link add far type veth peer name end && ip link set far up && ip link set end up')",
+        "0",
+    );
+    ground.outside.says("run('ip route add 192.0.2.200/32 dev far src 192.0.2.7')", "0");
+    ground.agent.says("make('s', '1.1.1.1').settimeout(0.3)", "None");
+    ground.agent.says("again('s', '192.0.2.200', 80)", "timeout");
+    ground.assert_refused(RefusalReason::Listener, "192.0.2.200:80");
+}
