@@ -1,6 +1,7 @@
 //! `ana policy`: check a policy, and ask it which rule would decide.
 
 pub(super) mod explain;
+pub(super) mod explain_connect;
 mod files;
 mod init;
 mod programs;
@@ -14,11 +15,11 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, Subcommand};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::policy::{Policy, PolicyErrors};
+use crate::policy::{Policy, PolicyErrors, Target};
 pub use files::{PathWarning, home, missing_files, path_warnings};
 
 /// Check a policy, ask it which rule would decide, or start with one
@@ -47,34 +48,45 @@ struct Check {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(subcommand_value_name = "KIND", subcommand_help_heading = "Kinds")]
 struct Explain {
-    /// The kind of operation
+    #[command(subcommand)]
     kind: Kind,
     /// Use this policy file instead of the installed policy
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     policy: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
-    /// The command, as it would be typed
-    #[arg(last = true, required = true, value_name = "CMD")]
-    command: Vec<OsString>,
+}
+
+/// The kinds of operations that this version gates.
+#[derive(Debug, Subcommand)]
+enum Kind {
+    /// The execution of a program
+    Exec {
+        /// The command, as it would be typed
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
+    /// A connection
+    Connect {
+        /// Where to: api.example.com:443, 192.0.2.7:22 or [2001:db8::1]:443
+        #[arg(value_name = "HOST:PORT")]
+        target: Target,
+        /// The program that connects
+        #[arg(long, value_name = "PATH")]
+        exe: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, ClapArgs)]
 struct Common {
     /// The session user's home, for `~/` in the policy [default: the invoking user's]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     home: Option<PathBuf>,
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
-}
-
-/// The kinds of operations that this version gates.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Kind {
-    /// The execution of a program
-    Exec,
 }
 
 /// Why `ana policy` cannot say anything.
@@ -118,7 +130,7 @@ pub fn run(args: Args, state: Option<&Path>) -> ExitCode {
 fn answer(args: &Args, state: Option<&Path>) -> (Output, bool) {
     let (json, result) = match &args.command {
         Command::Check(check) => (check.common.json, self::check(check, state)),
-        Command::Explain(explain) => (explain.common.json, explain::explain(explain, state)),
+        Command::Explain(explain) => (explain.common.json, self::explain(explain, state)),
         Command::Init(init) => (false, init::init(init)),
     };
     match result {
@@ -138,6 +150,16 @@ fn load(files: &[PathBuf], home: Option<&Path>, state: Option<&Path>) -> Result<
     Ok(Policy::parse(&sources, &home)?)
 }
 
+fn explain(args: &Explain, state: Option<&Path>) -> Result<Output, PolicyCommandError> {
+    let policy = load(args.policy.as_slice(), args.common.home.as_deref(), state)?;
+    match &args.kind {
+        Kind::Exec { command } => explain::explain(&policy, command, args.common.json),
+        Kind::Connect { target, exe } => {
+            explain_connect::explain(&policy, target, exe.as_deref(), args.common.json)
+        }
+    }
+}
+
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Checked<'a> {
     ok: bool,
@@ -152,7 +174,8 @@ fn check(args: &Check, state: Option<&Path>) -> Result<Output, PolicyCommandErro
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut warnings = missing_files(&policy);
     warnings.extend(path_warnings(&policy, &path).into_iter().map(|warning| warning.to_string()));
-    let (rules, tests) = (policy.exec_rules().len(), policy.test_count());
+    let rules = policy.exec_rules().len() + policy.connect_rules().len();
+    let tests = policy.test_count();
     if args.common.json {
         return Ok(json(&Checked { ok: true, rules, tests, sha256: policy.sha256(), warnings }));
     }

@@ -25,7 +25,7 @@ const SCHEMAS: [Entry; 11] = [
     ("sessions", "ana sessions --json", of::<Vec<SessionInfo>>),
     ("passkeys", "ana passkey list --json", of::<Vec<Passkey>>),
     ("policy-check", "ana policy check --json", of::<PolicyCheck>),
-    ("policy-explain", "ana policy explain --json", of::<policy::explain::Explained>),
+    ("policy-explain", "ana policy explain --json", of::<PolicyExplain>),
     ("audit-list", "ana audit list --json", of::<Vec<audit::list::Row>>),
     ("audit-show", "ana audit show --json", of::<audit::show::Story>),
     ("audit-verify", "ana audit verify --json", of::<audit::verify::Said>),
@@ -40,6 +40,16 @@ enum PolicyCheck {
     Checked(policy::Checked<'static>),
     #[expect(dead_code, reason = "described, not made")]
     Failed(policy::Failed<'static>),
+}
+
+/// By the kind of the operation.
+#[derive(JsonSchema, serde::Serialize)]
+#[serde(untagged)]
+enum PolicyExplain {
+    #[expect(dead_code, reason = "described, not made")]
+    Exec(policy::explain::Explained),
+    #[expect(dead_code, reason = "described, not made")]
+    Connect(policy::explain_connect::Explained),
 }
 
 fn of<T: JsonSchema>() -> schemars::Schema {

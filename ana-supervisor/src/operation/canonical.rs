@@ -36,7 +36,10 @@ impl Operation {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{Ancestor, Bytes, Change, Ids, Operation, Variable, example, example_script, exec_of};
+    use super::super::{
+        Ancestor, Bytes, Change, Connect, ConnectGrant, GrantScope, Ids, Kind, Listener, NameSource,
+        Operation, Transport, Variable, example, example_connect, example_grant, example_script, exec_of,
+    };
 
     fn with_argv(argv: &[Vec<u8>]) -> Operation {
         let mut operation = example();
@@ -82,11 +85,15 @@ mod tests {
                 | serde_json::Value::String(_) => {}
             }
         }
-        let whole = serde_json::to_value(example_script()).unwrap();
-        let mut places = Vec::new();
-        objects(&whole, String::new(), &mut places);
-        assert!(places.len() > 15, "{places:?}");
-        for place in places {
+        let all = [(example_script(), 15), (example_connect(), 8), (example_grant(), 10)];
+        let found = all.into_iter().flat_map(|(operation, least)| {
+            let whole = serde_json::to_value(operation).unwrap();
+            let mut places = Vec::new();
+            objects(&whole, String::new(), &mut places);
+            assert!(places.len() > least, "{places:?}");
+            places.into_iter().map(move |place| (whole.clone(), place))
+        });
+        for (whole, place) in found {
             let mut changed = whole.clone();
             changed.pointer_mut(&place).unwrap()["surprise"] = true.into();
             let parsed = serde_json::from_value::<Operation>(changed.clone());
@@ -99,20 +106,72 @@ mod tests {
     #[test]
     fn repeated_keys_are_refused() {
         let text = serde_json::to_string(&example()).unwrap();
-        for key in ["rule", "kind", "exec", "id"] {
-            let value = serde_json::to_value(example()).unwrap()[key].clone();
+        let grant = serde_json::to_string(&example_grant()).unwrap();
+        let keys = ["rule", "kind", "exec", "id"].map(|key| (key, &text));
+        for (key, text) in keys.into_iter().chain([("connect_grant", &grant), ("kind", &grant)]) {
+            let value = serde_json::from_str::<serde_json::Value>(text).unwrap()[key].clone();
             let twice = format!("{{{}:{value},{}", serde_json::json!(key), &text[1..]);
             assert!(serde_json::from_str::<Operation>(&twice).is_err(), "accepted {key} twice");
         }
     }
 
+    /// The keys of one kind only, with a value, and of the kind that is named.
+    #[test]
+    fn kinds_do_not_mix() {
+        let keys = ["exec", "connect", "connect_grant"];
+        for operation in [example(), example_connect(), example_grant()] {
+            let whole = serde_json::to_value(&operation).unwrap();
+            assert_eq!(serde_json::from_value::<Operation>(whole.clone()).unwrap(), operation);
+            assert_eq!(whole["kind"], operation.kind.word());
+            let own = keys.into_iter().find(|key| whole.get(*key).is_some()).unwrap();
+            for other in keys.into_iter().filter(|key| *key != own) {
+                for value in [serde_json::Value::Null, whole[own].clone(), serde_json::json!({})] {
+                    let mut more = whole.clone();
+                    more[other] = value;
+                    assert!(serde_json::from_value::<Operation>(more).is_err(), "{own} with {other}");
+                }
+            }
+            for word in ["exec", "connect", "connect-grant", "connect_grant", "open", ""] {
+                let mut renamed = whole.clone();
+                renamed["kind"] = word.into();
+                let read = serde_json::from_value::<Operation>(renamed);
+                assert_eq!(read.is_ok(), word == operation.kind.word(), "{own} as {word:?}");
+            }
+            for value in [serde_json::Value::Null, serde_json::json!([]), serde_json::json!("x")] {
+                let mut broken = whole.clone();
+                broken[own] = value;
+                assert!(serde_json::from_value::<Operation>(broken).is_err(), "{own}");
+            }
+        }
+    }
+
+    /// Byte for byte what versions before the connect gate wrote and signed: their evidence still verifies.
+    #[test]
+    fn the_form_of_an_exec_never_changes() {
+        let forms = include_str!("exec-forms.txt");
+        let mut written = String::new();
+        for operation in [example(), example_script()] {
+            written.push_str(&String::from_utf8(operation.canonical().unwrap()).unwrap());
+            written.push('\n');
+            written.push_str(&serde_json::to_string(&operation).unwrap());
+            written.push('\n');
+        }
+        assert_eq!(written, forms);
+        for form in forms.lines() {
+            let read: Operation = serde_json::from_str(form).unwrap();
+            assert!(read == example() || read == example_script());
+        }
+    }
+
     #[test]
     fn a_missing_key_is_refused() {
-        let whole = serde_json::to_value(example()).unwrap();
-        for key in whole.as_object().unwrap().keys() {
-            let mut less = whole.clone();
-            less.as_object_mut().unwrap().remove(key);
-            assert!(serde_json::from_value::<Operation>(less).is_err(), "accepted without {key}");
+        for operation in [example(), example_connect(), example_grant()] {
+            let whole = serde_json::to_value(operation).unwrap();
+            for key in whole.as_object().unwrap().keys() {
+                let mut less = whole.clone();
+                less.as_object_mut().unwrap().remove(key);
+                assert!(serde_json::from_value::<Operation>(less).is_err(), "accepted without {key}");
+            }
         }
     }
 
@@ -187,7 +246,97 @@ mod tests {
         })
     }
 
+    fn name() -> impl Strategy<Value = String> {
+        prop_oneof![Just(String::new()), "[a.\\x00\u{1f}\"\\\\\u{2028}]{0,3}", ".{0,3}"]
+    }
+
+    fn connections() -> impl Strategy<Value = Connect> {
+        let source = prop::sample::select(vec![
+            NameSource::Sni,
+            NameSource::Host,
+            NameSource::Connect,
+            NameSource::Dns,
+        ]);
+        let listener = (bytes(), any::<i32>(), any::<u32>(), name())
+            .prop_map(|(program, pid, uid, address)| Listener { program, pid, uid, address });
+        let names = (prop::option::of(name()), prop::option::of(source), prop::collection::vec(name(), 0..3));
+        let lists = (prop::collection::vec(name(), 0..3), lookalikes(), prop::option::of(bytes()));
+        let more = (prop::option::of(listener), prop::option::of(name()), any::<[bool; 5]>());
+        (name(), any::<u16>(), names, lists, more).prop_map(|(address, port, names, lists, more)| {
+            let program = exec_of(&mut example()).program.clone();
+            let [udp, tls, encrypted_hello, confirmed, known] = more.2;
+            Connect {
+                address,
+                port,
+                transport: if udp { Transport::Udp } else { Transport::Tcp },
+                name: names.0,
+                name_source: names.1,
+                confirmed,
+                names: names.2,
+                tls,
+                alpn: lists.0,
+                encrypted_hello,
+                listener: more.0,
+                through: more.1,
+                program: known.then_some(program),
+                argv: lists.1.into_iter().map(Bytes).collect(),
+                cwd: lists.2,
+            }
+        })
+    }
+
+    /// Of all kinds, with little else in them, so that two are often almost alike.
+    fn kinds() -> impl Strategy<Value = Kind> {
+        let scope = (prop::option::of(name()), prop::option::of(name()), any::<u16>(), name())
+            .prop_map(|(name, address, port, rule)| GrantScope { name, address, port, rule });
+        let grant = (connections(), scope, name()).prop_map(|(connect, scope, until)| ConnectGrant {
+            connect,
+            scope,
+            until,
+        });
+        prop_oneof![
+            1 => lookalikes().prop_map(|argv| with_argv(&argv).kind),
+            3 => connections().prop_map(|connect| Kind::Connect(Box::new(connect))),
+            3 => grant.prop_map(|grant| Kind::ConnectGrant(Box::new(grant))),
+        ]
+    }
+
+    fn of_kind(kind: Kind) -> Operation {
+        Operation { kind, ..example() }
+    }
+
     proptest! {
+        #[test]
+        fn no_two_connections_share_a_form(a in kinds(), b in kinds()) {
+            let same = of_kind(a.clone()).canonical().unwrap() == of_kind(b.clone()).canonical().unwrap();
+            prop_assert_eq!(same, a == b);
+        }
+
+        #[test]
+        fn one_change_is_another_form(kind in connections(), which in 0usize..8, text in name()) {
+            let mut other = kind.clone();
+            match which {
+                0 => other.name = Some(text),
+                1 => other.names.push(text),
+                2 => other.alpn.insert(0, text),
+                3 => other.through = Some(text),
+                4 => other.address = text,
+                5 => other.argv.push(Bytes(text.into_bytes())),
+                6 => other.cwd = Some(Bytes(text.into_bytes())),
+                _ => other.name_source = None,
+            }
+            let form = |connect: &Connect| of_kind(Kind::Connect(Box::new(connect.clone()))).canonical().unwrap();
+            prop_assert_eq!(form(&kind) == form(&other), kind == other);
+        }
+
+        #[test]
+        fn another_implementation_agrees_on_connections(kind in kinds()) {
+            let operation = of_kind(kind);
+            let form = operation.canonical().unwrap();
+            prop_assert_eq!(&form, &serde_jcs::to_vec(&operation).unwrap());
+            prop_assert_eq!(serde_json::from_slice::<Operation>(&form).unwrap(), operation);
+        }
+
         #[test]
         fn lookalikes_do_not_share_a_form(a in lookalikes(), b in lookalikes()) {
             let (left, right) = (with_argv(&a).canonical().unwrap(), with_argv(&b).canonical().unwrap());

@@ -4,7 +4,9 @@
 
 use anstyle::{AnsiColor, Style};
 
-use super::{ArgumentFile, Bytes, Change, Exec, File, Kind, Operation, Verify};
+use super::{ArgumentFile, Bytes, Change, Connect, Exec, File, Kind, Operation, Verify};
+
+mod connect;
 
 const COMMAND: Style = Style::new().bold();
 const WARNING: Style = AnsiColor::Red.on_default().bold();
@@ -16,14 +18,13 @@ const COLUMN: usize = 13;
 impl Operation {
     /// The command on one line as a person would type it, quoted for a shell: plain words as they are, others in
     /// `'…'`, anything outside printable ASCII in `$'…'`. A program that was started under another name is shown as
-    /// `exec -a NAME PROGRAM …`; a script that does not stand among the words is named in a comment behind them.
+    /// `exec -a NAME PROGRAM …`; a script that does not stand among the words is named in a comment behind them. Of a
+    /// connection: where it goes; of a grant: what it covers, and until when.
     pub fn summary(&self) -> String {
         match &self.kind {
             Kind::Exec(exec) => exec.command(),
-            Kind::Connect(connect) => format!("connect to {}:{}", ascii(&connect.address), connect.port),
-            Kind::ConnectGrant(grant) => {
-                format!("connect to {}:{}", ascii(&grant.connect.address), grant.connect.port)
-            }
+            Kind::Connect(connect) => connect.summary(),
+            Kind::ConnectGrant(grant) => grant.summary(),
         }
     }
 
@@ -31,28 +32,30 @@ impl Operation {
     /// decision rests on), wrapped at `width` columns and never cut. Continuation lines are indented, so that no
     /// argument can imitate a label. Colour only where `color` says so.
     pub fn prompt(&self, width: usize, color: bool) -> String {
-        let Some(exec) = self.kind.exec() else { return self.summary() };
         let mut page = Page { text: String::new(), width: width.max(WIDTH_MIN), color };
-        page.put("", COLUMN, &exec.command(), Some(COMMAND));
+        page.put("", COLUMN, &self.summary(), Some(COMMAND));
         page.text.push('\n');
-        page.arguments(&exec.argv);
-        page.text.push('\n');
-        page.field("rule", &ascii(&self.rule));
-        page.file("program", &exec.program);
-        if let Some(script) = &exec.script {
-            page.file("script", &script.file);
-            if script.opened {
-                page.field("", "opened by the interpreter, not run through its #! line");
+        match &self.kind {
+            Kind::Exec(exec) => {
+                page.arguments(&exec.argv);
+                page.text.push('\n');
+                page.field("rule", &ascii(&self.rule));
+                page.exec(exec);
+                page.field("asked by", &self.chain());
+                page.field("directory", &exec.cwd.escaped());
+                page.environment(exec);
+                page.identity(exec, self.uid);
+            }
+            Kind::Connect(connect) => {
+                page.field("rule", &ascii(&self.rule));
+                self.connection(&mut page, connect);
+            }
+            Kind::ConnectGrant(grant) => {
+                page.field("rule", &ascii(&self.rule));
+                page.grant(grant);
+                self.connection(&mut page, &grant.connect);
             }
         }
-        page.argument_files(&exec.argument_files);
-        if exec.exclusive {
-            page.field("exclusive", "nothing else of the session runs until it has ended");
-        }
-        page.field("asked by", &self.chain());
-        page.field("directory", &exec.cwd.escaped());
-        page.environment(exec);
-        page.identity(exec, self.uid);
         page.field("session", &ascii(&self.session));
         page.field("host", &ascii(&self.host));
         page.field(
@@ -65,6 +68,16 @@ impl Operation {
         page.field("expires", &format!("{}: nobody answers, it is denied", ascii(&self.expires_at)));
         page.field("operation", &ascii(&self.id));
         page.text
+    }
+
+    fn connection(&self, page: &mut Page, connect: &Connect) {
+        page.connect(connect);
+        page.field("asked by", &self.chain());
+        match &connect.cwd {
+            Some(cwd) => page.field("directory", &cwd.escaped()),
+            None => page.field("directory", "could not be read"),
+        }
+        page.field("user", &format!("uid {}", self.uid));
     }
 
     fn chain(&self) -> String {
@@ -155,6 +168,20 @@ impl Page {
             let unit = if length == 1 { "byte " } else { "bytes" };
             let head = format!("  [{place:places$}] {length:digits$} {unit}  ");
             self.put(&head, COLUMN, &shell_quoted(&argument.0), None);
+        }
+    }
+
+    fn exec(&mut self, exec: &Exec) {
+        self.file("program", &exec.program);
+        if let Some(script) = &exec.script {
+            self.file("script", &script.file);
+            if script.opened {
+                self.field("", "opened by the interpreter, not run through its #! line");
+            }
+        }
+        self.argument_files(&exec.argument_files);
+        if exec.exclusive {
+            self.field("exclusive", "nothing else of the session runs until it has ended");
         }
     }
 

@@ -12,6 +12,7 @@ mod host;
 mod judge;
 mod judge_connect;
 mod keys;
+mod networks;
 mod parse;
 mod pattern;
 mod resolvers;
@@ -34,6 +35,7 @@ pub use connect::{
 };
 pub use error::{Place, PolicyErrors, Problem};
 pub use host::{HostPattern, host_name};
+pub use networks::{NETWORK_APPROVE_EXAMPLE, NETWORK_STRICT_EXAMPLE, network_starter};
 pub use resolvers::{resolver_addresses, resolver_names};
 pub use rule::ExecRule;
 pub use starter::{GIT_EXAMPLE, STARTER_NAMES, starter};

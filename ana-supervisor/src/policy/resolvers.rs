@@ -2,7 +2,7 @@
 //! has not seen. The list is no wall (anybody can run such a server); it keeps programs that come with one of these
 //! built in (browsers, Node's and Go's libraries) to the session's own DNS.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::LazyLock};
 
 use super::{cidr::Cidr, host::host_name};
 
@@ -181,7 +181,9 @@ pub fn resolver_names() -> impl Iterator<Item = &'static str> {
 
 /// The addresses. A connection to one is refused by its address, whatever name it shows.
 pub fn resolver_addresses() -> impl Iterator<Item = Cidr> {
-    ADDRESSES.into_iter().filter_map(|text| Cidr::new(text).ok())
+    static RANGES: LazyLock<Vec<Cidr>> =
+        LazyLock::new(|| ADDRESSES.into_iter().filter_map(|text| Cidr::new(text).ok()).collect());
+    RANGES.iter().copied()
 }
 
 /// The listed name that this one is, or lies below.

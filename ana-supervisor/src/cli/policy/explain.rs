@@ -10,7 +10,7 @@ use std::{
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Explain, Kind, Output, PolicyCommandError, files, json, load};
+use super::{Output, PolicyCommandError, files, json};
 use crate::{
     operation::{Bytes, Verify},
     policy::{Action, Policy, Verdict},
@@ -39,20 +39,22 @@ pub(in crate::cli) struct Explained {
     warnings: Vec<String>,
 }
 
-pub(super) fn explain(args: &Explain, state: Option<&Path>) -> Result<Output, PolicyCommandError> {
-    let Kind::Exec = args.kind;
-    let policy = load(args.policy.as_slice(), args.common.home.as_deref(), state)?;
+pub(super) fn explain(
+    policy: &Policy,
+    command: &[OsString],
+    as_json: bool,
+) -> Result<Output, PolicyCommandError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let name = args.command.first().map_or(OsStr::new(""), OsString::as_os_str);
+    let name = command.first().map_or(OsStr::new(""), OsString::as_os_str);
     let program = if name.as_bytes().contains(&b'/') {
         PathBuf::from(name)
     } else {
         files::in_path(name, &path)
             .ok_or_else(|| PolicyCommandError::NotFound(name.to_string_lossy().into_owned()))?
     };
-    let warnings = files::path_warning(&policy, program.file_name().unwrap_or_default(), &path);
-    let argv: Vec<Vec<u8>> = args.command.iter().map(|word| word.clone().into_vec()).collect();
-    let decided = decide(&policy, &program, argv)?;
+    let warnings = files::path_warning(policy, program.file_name().unwrap_or_default(), &path);
+    let argv: Vec<Vec<u8>> = command.iter().map(|word| word.clone().into_vec()).collect();
+    let decided = decide(policy, &program, argv)?;
     let explained = Explained {
         action: decided.verdict.as_ref().map_or(Action::Allow, |verdict| verdict.action),
         rule: decided.verdict.as_ref().map(|verdict| verdict.rule.clone()),
@@ -64,7 +66,7 @@ pub(super) fn explain(args: &Explain, state: Option<&Path>) -> Result<Output, Po
         exclusive: decided.verdict.as_ref().is_some_and(|verdict| verdict.exclusive),
         warnings: warnings.iter().map(ToString::to_string).collect(),
     };
-    Ok(if args.common.json { json(&explained) } else { plain(&explained) })
+    Ok(if as_json { json(&explained) } else { plain(&explained) })
 }
 
 fn plain(explained: &Explained) -> Output {
@@ -79,17 +81,22 @@ fn plain(explained: &Explained) -> Output {
     if let (Action::Approve, Some(seconds), Some(verify)) =
         (explained.action, explained.timeout_seconds, explained.verify)
     {
-        let wanted = match verify {
-            Verify::Presence => "a touch",
-            Verify::Pin => "a touch and the PIN",
-        };
-        text.push_str(&format!("asks     for {wanted}, within {seconds} s\n"));
+        text.push_str(&asks(verify, seconds));
     }
     if explained.exclusive && explained.action != Action::Deny {
         text.push_str("runs     alone: nothing else of the session runs until it has ended\n");
     }
     let stderr = explained.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
     Output { stdout: text, stderr }
+}
+
+/// What a person has to do, and within what time.
+pub(super) fn asks(verify: Verify, seconds: u64) -> String {
+    let wanted = match verify {
+        Verify::Presence => "a touch",
+        Verify::Pin => "a touch and the PIN",
+    };
+    format!("asks     for {wanted}, within {seconds} s\n")
 }
 
 struct Decided<'a> {

@@ -7,13 +7,19 @@ use std::{
 };
 
 use super::{Output, PolicyCommandError, files, programs};
-use crate::policy::{Policy, STARTER_NAMES, Source, agents_names, agents_starter, starter};
+use crate::policy::{
+    NETWORK_APPROVE_EXAMPLE, NETWORK_STRICT_EXAMPLE, Policy, STARTER_NAMES, Source, agents_names,
+    agents_starter, network_starter, starter,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Init {
     /// Only git's rules
     #[arg(long)]
     git: bool,
+    /// Rules for connections, too: `approve` asks about a list, `strict` denies what is not on one
+    #[arg(long, value_name = "PROFILE")]
+    network: Option<Profile>,
     /// Let a software passkey approve: to try ana out, not to protect
     #[arg(long)]
     allow_software_passkey: bool,
@@ -23,6 +29,12 @@ pub(super) struct Init {
     /// The session user's home [default: the invoking user's]
     #[arg(long, value_name = "DIR")]
     home: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Profile {
+    Approve,
+    Strict,
 }
 
 /// Writes nothing: the policy goes to stdout, what was found and what was not to stderr. No program is run for it.
@@ -42,6 +54,11 @@ pub(super) fn init(args: &Init) -> Result<Output, PolicyCommandError> {
         found.notes.extend(others.notes);
         wanted.extend(names);
     }
+    text.push_str(match args.network {
+        None => "",
+        Some(Profile::Approve) => network_starter(NETWORK_APPROVE_EXAMPLE),
+        Some(Profile::Strict) => network_starter(NETWORK_STRICT_EXAMPLE),
+    });
     // What is printed can be loaded.
     Policy::parse(&[Source { name: "policy.toml".to_owned(), text: text.clone() }], &home)?;
     Ok(Output { stdout: text, stderr: said(&found, &wanted) })

@@ -71,10 +71,10 @@ otherwise = 'deny'",
         let home = self.path("");
         let mut all = vec![words[0]];
         if words[0] == "explain" {
-            all.push("exec");
+            all.push(if words.contains(&"connect") { "connect" } else { "exec" });
         }
         all.extend(["--home", &home]);
-        all.extend(&words[1..]);
+        all.extend(words[1..].iter().filter(|word| **word != "connect"));
         ana(&all, Some(self.folder.path()))
     }
 
@@ -223,4 +223,86 @@ fn the_arguments_are_consistent() {
     Ana::command().debug_assert();
     assert!(Ana::try_parse_from(["policy", "explain", "connect", "--", "x"]).is_err());
     assert!(Ana::try_parse_from(["policy", "explain", "exec"]).is_err());
+    assert!(Ana::try_parse_from(["policy", "explain"]).is_err());
+    let before_the_kind = ["policy", "explain", "--json", "--policy", "p", "connect", "a:1"];
+    assert!(Ana::try_parse_from(before_the_kind).is_ok());
+    for bad in ["a", "a:0", "*.a:1", "https://a:1"] {
+        assert!(Ana::try_parse_from(["policy", "explain", "connect", bad]).is_err(), "{bad}");
+    }
+}
+
+/// What a rule of the policy says about a connection, and where it would be otherwise.
+#[test]
+fn explain_says_what_happens_to_a_connection() {
+    let machine = Machine::new();
+    let rules = "
+[network]
+default = 'deny'
+[[connect]]
+name = 'code'
+host = 'github.com'
+verdict = 'allow'
+[[connect]]
+name = 'payments'
+host = '*.stripe.com'
+for = '10m'
+[[connect]]
+name = 'by tool'
+cidr = '192.0.2.1'
+exe = 'TOOL'
+verdict = 'allow'
+"
+    .replace("TOOL", &machine.path("tool"));
+    machine.write("policy.toml", &(machine.policy() + &rules));
+    let policy = machine.path("policy.toml");
+    let (stdout, stderr, ok) = machine.ana(&["explain", "connect", "GitHub.com:443"]);
+    let expected = format!(
+        "verdict  allow
+rule     code
+because  {policy}:17:8: allow host \"github.com\", shown: github.com
+connect  github.com:443
+but      if ana's own look-up does not give the address for the name:
+         deny, rule builtin:network, no rule decides: [network] default = \"deny\"; rule \"code\" does not allow it: \
+         the address is not known to be that of the name shown
+but      if it shows no name, or one behind which another may be hidden (ECH):
+         deny, rule builtin:network, no rule decides: [network] default = \"deny\"; rule \"code\" does not allow it: \
+         it shows no name
+"
+    );
+    assert_eq!((stdout.as_str(), ok), (expected.as_str(), true));
+    assert_eq!(stderr, "note: rules with `cidr` go by the address: explain that, too\n");
+    let (stdout, ..) = machine.ana(&["explain", "connect", "api.stripe.com:443"]);
+    assert!(
+        stdout.ends_with("asks     for a touch, within 120 s\ngrants   every one like it for 600 s\n"),
+        "{stdout}"
+    );
+    let tool = machine.path("link");
+    let (stdout, ..) = machine.ana(&["explain", "connect", "--exe", &tool, "192.0.2.1:22"]);
+    assert!(stdout.starts_with("verdict  allow\nrule     by tool\n"), "{stdout}");
+    let (stdout, stderr, _) = machine.ana(&["explain", "connect", "--exe", "/bin/true", "192.0.2.1:22"]);
+    assert!(stdout.starts_with("verdict  deny\nrule     builtin:network\n"), "{stdout}");
+    assert!(stderr.contains("no [[exec]] rule lists the program"), "{stderr}");
+    let (_, stderr, ok) = machine.ana(&["explain", "connect", "--exe", "/nowhere/x", "192.0.2.1:22"]);
+    assert!(!ok && stderr.starts_with("ana: cannot look at /nowhere/x"), "{stderr}");
+    let (json, ..) = machine.ana(&["explain", "connect", "--json", "127.0.0.1:22"]);
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&value["rule"], &value["scope"]), (&"builtin:local-services".into(), &"session".into()));
+    let (stdout, ..) = machine.ana(&["check"]);
+    assert_eq!(stdout, "ok: 5 rules, 1 self-test passed\n");
+}
+
+#[test]
+fn without_a_connect_gate_everything_is_reached() {
+    let machine = Machine::new();
+    let (stdout, stderr, ok) = machine.ana(&["explain", "connect", "api.stripe.com:443"]);
+    let expected = "verdict  allow\nbecause  the policy has neither [network] nor [[connect]]\nconnect  api.stripe.com:443\n";
+    assert_eq!((stdout.as_str(), stderr.as_str(), ok), (expected, "", true));
+}
+
+#[test]
+fn init_adds_a_profile_for_connections() {
+    for (profile, default) in [("approve", "allow"), ("strict", "deny")] {
+        let (stdout, _, ok) = ana(&["init", "--git", "--network", profile], None);
+        assert!(ok && stdout.contains(&format!("default = \"{default}\"")), "{stdout}");
+    }
 }

@@ -164,7 +164,7 @@ fn word(action: Action) -> &'static str {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
     /// The first rule that matches decides, and the judge has an answer to everything.
     #[test]
     fn as_the_manual_says(

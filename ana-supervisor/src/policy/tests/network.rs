@@ -1,7 +1,10 @@
 //! `[network]`: settings and what follows from them.
 
-use super::{golden::messages, parse};
-use crate::policy::{Action, Loopback};
+use super::{golden::messages, parse, try_parse};
+use crate::policy::{
+    AGENTS_EXAMPLE, Action, GIT_EXAMPLE, Loopback, NETWORK_APPROVE_EXAMPLE, NETWORK_STRICT_EXAMPLE,
+    network_starter, starter,
+};
 
 #[test]
 fn every_setting_arrives() {
@@ -59,4 +62,19 @@ fn wrong_settings() {
     ]);
     let errors = twice.unwrap_err();
     assert_eq!(errors.problems()[0].message, "`network.quic` is set in another file already");
+}
+
+/// Each with the examples for programs, as files of their own and as one.
+#[test]
+fn the_examples_hold() {
+    for (example, default) in
+        [(NETWORK_APPROVE_EXAMPLE, Action::Allow), (NETWORK_STRICT_EXAMPLE, Action::Deny)]
+    {
+        let policy =
+            try_parse(&[GIT_EXAMPLE, AGENTS_EXAMPLE, example]).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(policy.network().unwrap().default, default);
+        assert_eq!(policy.connect_rules().len(), 4);
+        let one = parse(&(starter(&["/usr/bin/git".into()], false) + network_starter(example)));
+        assert_eq!((one.connect_rules().len(), one.exec_rules().len()), (4, 1));
+    }
 }
