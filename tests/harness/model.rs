@@ -20,7 +20,11 @@ pub struct Model {
 impl Model {
     /// Starts a model that wants `command` run.
     pub fn start(command: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        Self::start_on(TcpListener::bind("127.0.0.1:0").expect("loopback"), command)
+    }
+
+    /// The same at a listener that somebody else has made, in another network namespace perhaps.
+    pub fn start_on(listener: TcpListener, command: &str) -> Self {
         let address = listener.local_addr().expect("bound");
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (seen, command) = (Arc::clone(&requests), command.to_owned());

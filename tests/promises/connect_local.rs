@@ -170,6 +170,8 @@ fn a_port_without_a_listener_is_refused() {
 fn every_spelling_without_ana() {
     let (ground, net) = (Ground::bare("local-bare"), Net::new("local-bare"));
     let outside = Outside::new(&net, Ipv6Addr::UNSPECIFIED.into());
-    let told = net.run_without_ana(&ground, &["bash", "-c", &spellings(&outside)]).assert_code(0).stdout();
+    let script = format!("{OWN}{}", spellings(&outside));
+    let told = net.run_without_ana(&ground, &["bash", "-c", &script]).assert_code(0).stdout();
+    assert_eq!(told.matches("heard own").count(), 3, "{told}");
     assert!(told.matches("heard outside").count() >= 5, "{told}");
 }
