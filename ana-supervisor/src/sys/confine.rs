@@ -26,3 +26,10 @@ pub fn close_all_but(kept: BorrowedFd) -> io::Result<()> {
     }
     close(kept + 1, u32::MAX)
 }
+
+/// A system call by its number, to show that it is refused.
+#[cfg(test)]
+pub(crate) fn call(number: libc::c_long, [a, b, c, d]: [u64; 4]) -> io::Result<()> {
+    // SAFETY: only tests call this, with integers and null addresses.
+    check(unsafe { libc::syscall(number, a, b, c, d, 0, 0) }).map(drop)
+}

@@ -8,7 +8,7 @@ mod name;
 mod tls;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::net::IpAddr;
 

@@ -206,8 +206,10 @@ impl Connection {
 
     fn peek(&mut self, context: &mut Context) -> Fate {
         let State::Peeking(look) = &mut self.state else { return Fate::Keep };
+        if self.client.broken {
+            return self.gone(context);
+        }
         match look.at(&self.client.fd, self.client.ended, context.buffer, context.now) {
-            Sight::Nothing if self.client.broken => self.gone(context),
             Sight::Nothing => Fate::Keep,
             Sight::Ended | Sight::Broken => self.gone(context),
             Sight::Shown(shown) => {

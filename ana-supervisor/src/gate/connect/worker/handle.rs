@@ -169,6 +169,11 @@ impl Worker {
         self.send(&ToWorker::Answer { id }, message, &[]).await
     }
 
+    #[cfg(test)]
+    pub(super) fn socket(&self) -> &OwnedFd {
+        self.socket.get_ref()
+    }
+
     async fn send(&self, message: &ToWorker, raw: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let packet = Packet::new(message, raw)?;
         self.socket.async_io(Interest::WRITABLE, |socket| packet.send(socket.as_fd(), fds)).await
