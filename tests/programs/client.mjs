@@ -1,5 +1,6 @@
 // Node's clients. `fetch URL`; `socket URL`: a websocket that says something and waits for it; `ticking URL`: fetch, while
-// the event loop has to keep ticking; `many URL COUNT`: so many fetches at once.
+// the event loop has to keep ticking; `many URL COUNT`: so many fetches at once, of URLs with the
+// number in the place of %.
 const [how, url, count] = process.argv.slice(2);
 
 async function get() {
@@ -37,7 +38,7 @@ async function ticking() {
 
 async function many() {
   const all = Array.from({ length: Number(count) }, (_, i) =>
-    fetch(`${url}/${i}`).then(
+    fetch(url.replace("%", i)).then(
       async (response) => `${i}: ${response.status} ${(await response.text()).trim()}`,
       (error) => `${i}: error ${error.cause?.code ?? error}`,
     ),

@@ -47,7 +47,7 @@ fn it_waits_for_its_own_host() {
     let question = ground.question_of_within(&mut session, LIMIT);
     assert_eq!(question.connect()["name"], "api.protected.test", "{question:#?}");
     assert_eq!(question.connect()["port"], PORT);
-    let program = question.operation["requester"].to_string();
+    let program = question.connect()["program"]["path"].to_string();
     assert!(program.contains("claude"), "the prompt shows who asks: {program}");
     net.assert_untouched(API);
     assert!(model.requests().is_empty());

@@ -26,23 +26,24 @@ fn what_is_written_down() {
     assert_eq!(decision.id(), question.id);
     let connect = decision.connect();
     let expected = serde_json::json!({"address": "192.0.2.10", "port": 443, "transport": "tcp", "tls": true,
-        "name": "api.protected.test", "name_source": "sni", "encrypted_hello": false});
+        "name": "api.protected.test", "name_source": "sni", "confirmed": true});
     for (key, value) in expected.as_object().expect("an object") {
         assert_eq!(&connect[key], value, "{key} in {connect}");
     }
     assert!(connect["alpn"].to_string().contains("h2"), "{connect}");
     let argv = ana_tests::answers::words(connect);
     assert!(argv.iter().any(|word| word == b"https://api.protected.test/posted"), "{connect}");
-    let sha = ana_tests::machine::admin("sha256sum", &["/usr/bin/curl"]);
-    assert_eq!(connect["program"]["sha256"], sha.split(' ').next().expect("a hash"), "{connect}");
+    assert_eq!(connect.get("encrypted_hello"), None, "{connect}");
+    assert_eq!(connect["program"]["path"]["text"], "/usr/bin/curl", "{connect}");
+    assert_eq!(connect["program"]["sha256"].as_str().map(str::len), Some(43), "{connect}");
     let requester = &decision.payload["operation"]["requester"];
     assert!(requester["ancestry"].is_array() && requester["pid"].is_u64(), "{requester}");
     let outcome = wait::until("the connection's end is written down", || ground.records_of("outcome").pop());
     let number = |key: &str| {
         outcome.payload["detail"][key].as_u64().unwrap_or_else(|| panic!("no {key}: {outcome:?}"))
     };
-    assert!((50_000..80_000).contains(&number("sent")), "{}", outcome.payload);
-    assert!((100..20_000).contains(&number("received")), "{}", outcome.payload);
+    assert!((50_000..80_000).contains(&number("bytes_sent")), "{}", outcome.payload);
+    assert!((100..20_000).contains(&number("bytes_received")), "{}", outcome.payload);
     assert!(number("milliseconds") < 30_000, "{}", outcome.payload);
     ground.verify();
 }

@@ -7,7 +7,7 @@ use ana_tests::{
     Ground, Net, Session,
     answers::Question,
     machine::{machine, path_str, which},
-    net::{API, INNOCENT},
+    net::{API, INNOCENT, both},
     skip::skipped,
     wait,
 };
@@ -74,11 +74,15 @@ fn two_hundred_at_once() {
     let (ground, net) = (Ground::new("two-hundred"), Net::new("two-hundred"));
     ground.connecting(&format!(
         "[session]\nmax_holds = {MANY}\n[defaults]\ntimeout = \"10m\"\n\
-         [[connect]]\nname = \"api\"\nhost = [\"api.protected.test\"]\n"
+         [[connect]]\nname = \"api\"\nhost = [\"*.many.test\"]\n"
     ));
+    // A name each: what is alike is one question.
+    for number in 0..MANY {
+        net.dns.put(&format!("n{number}.many.test"), &both(API));
+    }
     let node = ground.script("client.mjs");
     let script = format!(
-        "node {node} many http://api.protected.test {MANY} > many.out & \
+        "node {node} many http://n%.many.test/ {MANY} > many.out & \
          while read word; do curl -sS -o /dev/null -w \"$word %{{http_code}} %{{time_total}}\\n\" \
          http://www.innocent.test/$word; done; wait"
     );

@@ -176,9 +176,8 @@ impl Pipeline {
         let decided = recorded.decided();
         let why = decided.reason().to_string();
         if let Some(process) = process {
-            // It takes as long as its stderr does; the connection does not wait for that.
-            let (teller, refusal) = (Arc::clone(&self.gate), Refusal::of(decided.operation(), why.clone()));
-            tokio::spawn(async move { teller.teller.tell(process, refusal).await });
+            // First: it may end as soon as its connection does.
+            self.gate.teller.tell(process, Refusal::of(decided.operation(), why.clone())).await;
         }
         match hung_up {
             true => Way::Gone,

@@ -14,7 +14,7 @@ use std::{
 /// Protected addresses that are known at a time.
 pub const PROTECTED_MAX: usize = 32 << 10;
 /// Names of one protected address.
-const NAMES_MAX: usize = 64;
+const NAMES_MAX: usize = 1024;
 /// Addresses of which it is known what else they are called, and names of one of them.
 const OTHERS_MAX: usize = 4096;
 const OTHER_NAMES_MAX: usize = 16;

@@ -26,6 +26,8 @@ use crate::gate::Ticket;
 
 /// A client that has said nothing by then is decided by its address alone. What it says later is looked at once more.
 const SILENCE: Duration = Duration::from_millis(150);
+/// The same on ports on which names are inspected: there the client speaks first, after it has loaded its certificates, say.
+const SILENCE_INSPECTED: Duration = Duration::from_secs(3);
 /// Where HTTPS is spoken to.
 const HTTPS_PORT: u16 = 443;
 
@@ -132,7 +134,9 @@ impl ConnectGate {
         let (teller, events) = mpsc::unbounded_channel();
         self.waiting().insert(id, teller);
         let connection = Connection { gate: Arc::clone(self), id, origin, peer, events, over: false };
-        self.worker.peek(id, client, SILENCE).await?;
+        let inspected = |network: &crate::policy::Network| network.inspect.contains(&destination.port());
+        let silence = if self.policy.network().is_some_and(inspected) { SILENCE_INSPECTED } else { SILENCE };
+        self.worker.peek(id, client, silence).await?;
         arrived(Arrived(connection));
         Ok(())
     }
