@@ -5,8 +5,8 @@ use std::{path::Path, process::Command};
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    commands::{as_root, output, quietly, shown_as_root, which},
-    steps::step,
+    commands::{as_root, output, quietly, shown_as_root, target_dir, which},
+    steps::{note, step},
 };
 
 /// Something that is needed, and the package that brings it.
@@ -55,6 +55,24 @@ pub(crate) fn install(needs: &[Need]) -> Result<()> {
     if install().is_err() {
         quietly(apt().arg("update"))?;
         install().with_context(|| format!("cannot install {list}"))?;
+    }
+    Ok(())
+}
+
+/// Puts the files of packages into `target/tools/NAME`, unless the system has `file`, which is what they are for. A server
+/// that is installed is started, at the next boot as well; one that lies in a folder is nobody's but the tests'.
+pub(crate) fn unpack(name: &str, file: &str, packages: &[&str]) -> Result<()> {
+    let folder = target_dir()?.join("tools").join(name);
+    if Path::new("/").join(file).exists() || folder.join("ready").exists() {
+        return Ok(());
+    }
+    step("apt", &format!("unpacking {} for the tests", packages.join(" ")));
+    let script = "mkdir -p \"$0\" && cd \"$0\" && apt-get -qq download \"$@\" && for package in *.deb; do dpkg -x \"$package\" .; \
+        done && rm -- *.deb && touch ready";
+    let mut shell = Command::new("sh");
+    if let Err(error) = quietly(shell.args(["-ec", script]).arg(&folder).args(packages)) {
+        // What needs it is skipped, and counted.
+        note("missing", &format!("{name}: {error:#}"));
     }
     Ok(())
 }

@@ -90,7 +90,19 @@ fn setup() -> Result<()> {
         need("ssh", "openssh-client"),
         need("/usr/bin/python3", "python3"),
         need_that(&["/usr/bin/python3", "-c", "import venv, ensurepip"], "python3-venv"),
-    ])
+        // The hosts of the connect gate's tests, and the programs that call them.
+        need("ip", "iproute2"),
+        need("nsenter", "util-linux"),
+        need("openssl", "openssl"),
+        need("curl", "curl"),
+        need("node", "nodejs"),
+        need("go", "golang-go"),
+        need("psql", "postgresql-client"),
+        need_that(&["/usr/bin/python3", "-c", "import aiohttp"], "python3-aiohttp"),
+        need_that(&["/usr/bin/python3", "-c", "import requests"], "python3-requests"),
+    ])?;
+    packages::unpack("sshd", "usr/sbin/sshd", &["openssh-server", "libwrap0"])?;
+    packages::unpack("postgresql", "usr/lib/postgresql", &["postgresql-15"])
 }
 
 /// One `cargo test`; its failures are counted, not returned.

@@ -9,10 +9,11 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{Host, Net};
+use super::{Host, Net, space::Space};
 use crate::{
     Ground,
     machine::{self, BASE, USER, admin, locked, path_str, target_dir, which},
+    wait,
 };
 
 /// Names in the hosts' certificate.
@@ -87,8 +88,19 @@ impl Net {
     /// Puts an OpenSSH server behind port 22, that lets the session's user in; the arguments of ssh(1) for it. None
     /// where there is none.
     pub fn ssh(&self, ground: &Ground) -> Option<Vec<String>> {
-        let sshd = sshd()?;
         let at = local(2222);
+        let client = self.ssh_server(&self.hosts, at, ground)?;
+        self.put(22, Host::Server(at));
+        Some(client)
+    }
+
+    /// The same server beside the session, at port 2222 of loopback.
+    pub fn ssh_at_client(&self, ground: &Ground) -> Option<Vec<String>> {
+        self.ssh_server(&self.client, local(2222), ground)
+    }
+
+    fn ssh_server(&self, space: &Space, at: SocketAddr, ground: &Ground) -> Option<Vec<String>> {
+        let sshd = sshd()?;
         let key = |path: &Path| {
             admin("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", path_str(path)]);
             ground.give(path);
@@ -107,18 +119,17 @@ impl Net {
                 path_str(&authorized)
             ),
         );
-        let mut server = self.hosts.command("setpriv");
+        let mut server = space.command("setpriv");
         // As the user, who needs no separated privileges to become.
         server
             .args(["--reuid", USER, "--regid", USER, "--clear-groups", "--pdeathsig", "KILL", "--"])
             .arg(&sshd)
             .args(["-D", "-f"])
             .arg(&config)
-            .env("LD_LIBRARY_PATH", sshd.with_file_name("lib"))
+            .env("LD_LIBRARY_PATH", libraries(&sshd))
             .stderr(Stdio::null());
         self.server(&mut server);
-        self.wait_for(at);
-        self.put(22, Host::Server(at));
+        space.inside(|| wait::until("sshd listens", || std::net::TcpStream::connect(at).ok().map(drop)));
         let options =
             ["BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"];
         let mut words = vec!["ssh".to_owned(), "-F".into(), "none".into(), "-i".into()];
@@ -164,32 +175,42 @@ fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// OpenSSH's server, as Debian has it: installed, or only unpacked by `cargo xtask test`, which starts nothing.
+/// OpenSSH's server, as Debian has it.
 fn sshd() -> Option<PathBuf> {
-    let installed = which("sshd");
-    let unpacked = target_dir().join("tools/sshd/usr/sbin/sshd");
-    let from = installed.or_else(|| unpacked.exists().then_some(unpacked))?;
-    let Some(package) = from.ancestors().nth(3).filter(|folder| folder.ends_with("tools/sshd")) else {
-        return Some(from);
-    };
-    // The checkout may lie where the user cannot go.
-    let folder = Path::new(BASE).join("installed/sshd");
-    locked(|| {
-        if !folder.join("ready").exists() {
-            let script = "mkdir -p \"$1/lib\" && cp \"$2/usr/sbin/sshd\" \"$1\" && \
-                 find \"$2\" -name 'lib*.so*' -exec cp -P {} \"$1/lib\" \\; && touch \"$1/ready\"";
-            admin("sh", &["-c", script, "sh", path_str(&folder), path_str(package)]);
-        }
-    });
-    Some(folder.join("sshd"))
+    which("sshd").or_else(|| Some(unpacked("sshd")?.join("usr/sbin/sshd")))
 }
 
 /// The folder with `initdb` and `postgres`: Debian has it outside of the PATH.
 fn postgres_programs() -> Option<PathBuf> {
-    let mut versions: Vec<PathBuf> =
-        fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|entry| entry.path().join("bin")).collect();
-    versions.sort();
-    versions.into_iter().rev().find(|folder| folder.join("initdb").exists())
+    let newest = |folder: PathBuf| {
+        let mut versions: Vec<PathBuf> =
+            fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path().join("bin")).collect();
+        versions.sort();
+        versions.into_iter().rev().find(|folder| folder.join("initdb").exists())
+    };
+    newest("/usr/lib/postgresql".into())
+        .or_else(|| newest(unpacked("postgresql")?.join("usr/lib/postgresql")))
+}
+
+/// What `cargo xtask test` unpacked and did not install, at a place that the session's user can reach.
+fn unpacked(name: &str) -> Option<PathBuf> {
+    let from = target_dir().join("tools").join(name);
+    if !from.join("ready").exists() {
+        return None;
+    }
+    let to = Path::new(BASE).join("installed").join(name);
+    locked(|| {
+        if !to.join("ready").exists() {
+            admin("cp", &["-rT", path_str(&from), path_str(&to)]);
+        }
+    });
+    Some(to)
+}
+
+/// Where the libraries of an unpacked program are; an installed one finds its own.
+fn libraries(program: &Path) -> PathBuf {
+    let usr = program.ancestors().find(|folder| folder.ends_with("usr"));
+    usr.unwrap_or(Path::new("/usr")).join("lib").join(format!("{}-linux-gnu", std::env::consts::ARCH))
 }
 
 /// The Go client, built once; none where there is no Go.
