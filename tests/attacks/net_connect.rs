@@ -72,7 +72,7 @@ fn once(way: &str, to: SocketAddr, other: Option<SocketAddr>) -> Result<OwnedFd,
             let socket = stream(to)?;
             sendto(
                 fd(&socket),
-                b"attack fastopen",
+                b"attack fastopen\n",
                 &storage(to),
                 MsgFlags::from_bits_retain(libc::MSG_FASTOPEN),
             )?;
@@ -149,7 +149,8 @@ fn dissolve(socket: &OwnedFd) -> Result<(), Errno> {
 
 /// Says `attack WAY` and waits for the same to come back.
 fn echo(socket: &OwnedFd, way: &str) -> Result<(), Errno> {
-    let words = format!("attack {way}");
+    // A whole line: half of one could still become a request, for which the gate waits.
+    let words = format!("attack {way}\n");
     // That one has said it with its first packet.
     if way != "fastopen" {
         send(socket.as_raw_fd(), words.as_bytes(), MsgFlags::MSG_NOSIGNAL)?;

@@ -16,7 +16,7 @@ fn clients(test: &str, ground: &Ground) -> Vec<(&'static str, String, &'static s
     let node = format!("node --no-warnings --experimental-websocket {node}");
     let python = format!("/usr/bin/python3 {python}");
     let curl = "curl --silent --show-error";
-    let upgrade = "--http1.1 --include --max-time 2 -H 'Connection: Upgrade' -H 'Upgrade: websocket' \
+    let upgrade = "--http1.1 --include --no-buffer -H 'Connection: Upgrade' -H 'Upgrade: websocket' \
          -H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='";
     let mut all = vec![
         ("curl-1", format!("{curl} --http1.1 -4 https://api.protected.test/a"), "1.1 api.protected.test /a"),
@@ -25,7 +25,7 @@ fn clients(test: &str, ground: &Ground) -> Vec<(&'static str, String, &'static s
         // It waits for more frames until its time is over.
         (
             "curl-socket",
-            format!("{curl} {upgrade} https://api.protected.test/d || true"),
+            format!("{curl} {upgrade} --max-time 15 https://api.protected.test/d || true"),
             "101 Switching Protocols",
         ),
         ("node", format!("{node} fetch https://api.protected.test/e"), "200 1.1 api.protected.test /e"),

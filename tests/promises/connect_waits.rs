@@ -98,7 +98,9 @@ fn two_hundred_at_once() {
         }
         slowest = slowest.max(quick(&mut session, "meanwhile"));
     });
-    assert_eq!(net.arrivals_at(API).len(), MANY - 20);
+    wait::until("all that were approved have arrived", || {
+        (net.arrivals_at(API).len() == MANY - 20).then_some(())
+    });
     for question in &denied {
         ground.deny(&question.id, "one of many");
     }

@@ -118,7 +118,7 @@ pub fn hash(file: &File, limit: u64) -> io::Result<[u8; 32]> {
 
 /// The path by which the kernel knows an open file. For people: it identifies nothing.
 pub fn path_of(file: BorrowedFd) -> io::Result<PathBuf> {
-    fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
+    fs::read_link(format!("/proc/thread-self/fd/{}", file.as_raw_fd()))
 }
 
 /// Whether `user` can change the file's content, or put another file into its place.

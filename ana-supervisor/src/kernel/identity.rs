@@ -28,7 +28,7 @@ pub fn file_key_seen_by(fd: BorrowedFd<'_>, pid: u32) -> io::Result<FileKey> {
 }
 
 fn key(fd: BorrowedFd<'_>, tables: &[&str]) -> io::Result<FileKey> {
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    let info = fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", fd.as_raw_fd()))?;
     let mount = number(&info, "mnt_id:")?;
     for table in tables {
         match fs::read_to_string(table) {
@@ -61,7 +61,7 @@ fn stat(fd: BorrowedFd<'_>) -> io::Result<nix::sys::stat::FileStat> {
 fn number(info: &str, name: &str) -> io::Result<u64> {
     info.lines()
         .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no {name} in /proc/self/fdinfo")))
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no {name} in /proc/thread-self/fdinfo")))
 }
 
 /// `36 35 98:0 /root /mountpoint …`: the device of the mount with this id.

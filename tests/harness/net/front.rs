@@ -38,7 +38,7 @@ impl Arrivals {
     }
 
     fn said(&self, index: usize, bytes: &[u8]) {
-        self.0.lock().expect("nobody panics with it")[index].first = bytes.to_vec();
+        self.0.lock().expect("nobody panics with it")[index].first = bytes.trim_ascii_end().to_vec();
     }
 }
 

@@ -2,10 +2,14 @@
 //! it was when it called connect(2) is what the kernel noted then, and what does not fit that is not shown.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io,
-    os::fd::{AsFd, OwnedFd},
-    sync::Arc,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -24,11 +28,13 @@ use crate::{
 };
 
 /// How long the look may take: the agent's memory and its program may lie where nobody answers.
-const LIMIT: Duration = Duration::from_millis(500);
+const LIMIT: Duration = Duration::from_secs(5);
 /// Looks at a time, those that never come back included. Beyond it, processes are not described.
 const AT_A_TIME: usize = 16;
-/// The most of a command line that is shown.
-const ARGUMENTS_MAX: usize = 32 << 10;
+/// The longest command line that is shown; of a longer one nothing is.
+const ARGUMENTS_MAX: usize = 96 << 10;
+/// Programs whose hashes are remembered.
+const HASHES_MAX: usize = 64;
 
 /// A process that asked.
 #[derive(Clone, Debug)]
@@ -42,10 +48,18 @@ pub struct Asker {
     pub cwd: Option<Bytes>,
 }
 
+/// What is different once a file's content has changed: device, inode, size, and when it was changed. (Nobody can set
+/// the last one; within the tick of the kernel's clock it may stay. For what a person is told, that will do.)
+type Version = (u64, u64, u64, i64, i64);
+
+/// Hashes of programs that others than root may write: an agent's own is large, and connects often.
+type Remembered = Mutex<HashMap<Version, [u8; 32]>>;
+
 /// Whoever describes processes, a few at a time.
 #[derive(Debug)]
 pub struct Askers {
     permits: Arc<Semaphore>,
+    remembered: Arc<Remembered>,
     /// The one descriptor that a look has.
     anchor: Arc<EventFd>,
 }
@@ -62,7 +76,7 @@ impl Askers {
     /// No descriptor can be had.
     pub fn new() -> io::Result<Self> {
         let anchor = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
-        Ok(Self { permits: Arc::new(Semaphore::new(AT_A_TIME)), anchor })
+        Ok(Self { permits: Arc::new(Semaphore::new(AT_A_TIME)), remembered: Arc::default(), anchor })
     }
 
     /// Describes the process that opened a connection. `hash`: what its program is has to be known; otherwise only if it is
@@ -86,10 +100,17 @@ impl Askers {
         let mut asker = Asker { requester, process: Some(Arc::new(process)), ..gone() };
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else { return asker };
         let (teller, told) = oneshot::channel();
-        let (exe, common, anchor) = (origin.exe, Arc::clone(common), Arc::clone(&self.anchor));
+        let look = Look {
+            pid,
+            exe: origin.exe,
+            common: Arc::clone(common),
+            hash,
+            remembered: Arc::clone(&self.remembered),
+            anchor: Arc::clone(&self.anchor),
+        };
         let looking = std::thread::Builder::new().name("ana-asker".to_owned()).spawn(move || {
             // Nobody waits for it any more if it took too long.
-            drop(teller.send(look(pid, exe, &common, hash, &anchor)));
+            drop(teller.send(look.take()));
             drop(permit);
         });
         if looking.is_ok()
@@ -116,26 +137,59 @@ struct Seen {
     cwd: Option<Bytes>,
 }
 
-/// Runs in a thread of its own, with no descriptor of ours: what it waits for may never come, and must hold nothing open.
-fn look(pid: Pid, exe: FileKey, common: &Common, hash: bool, anchor: &EventFd) -> io::Result<Seen> {
-    sys::thread::with_no_descriptor_but(anchor.as_fd())?;
-    let program = program(pid, exe, common, hash).unwrap_or_default();
-    let mut arguments = sys::process::small_file(&format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    arguments.truncate(ARGUMENTS_MAX);
-    let argv = process::split(&arguments).into_iter().map(Bytes).collect();
-    Ok(Seen { program, argv, cwd: process::working_directory(pid).ok() })
+/// One look at a process, in a thread of its own, with no descriptor of ours: what it waits for may never come, and must
+/// hold nothing open.
+struct Look {
+    pid: Pid,
+    exe: FileKey,
+    common: Arc<Common>,
+    hash: bool,
+    remembered: Arc<Remembered>,
+    anchor: Arc<EventFd>,
 }
 
-fn program(pid: Pid, exe: FileKey, common: &Common, hash: bool) -> io::Result<Option<operation::File>> {
-    let file = File::open(format!("/proc/{pid}/exe"))?;
-    let key = identity::file_key_seen_by(file.as_fd(), pid.as_raw().unsigned_abs())?;
-    if key != exe {
-        return Ok(None);
+impl Look {
+    fn take(self) -> io::Result<Seen> {
+        sys::thread::with_no_descriptor_but(self.anchor.as_fd())?;
+        let pid = self.pid;
+        let program = self.program().unwrap_or_default();
+        let mut arguments = sys::process::small_file(&format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if arguments.len() > ARGUMENTS_MAX {
+            arguments.clear();
+        }
+        let argv = process::split(&arguments).into_iter().map(Bytes).collect();
+        Ok(Seen { program, argv, cwd: process::working_directory(pid).ok() })
     }
-    let sha256 = match common.hashes.remembered(&file.metadata()?) {
-        Some(content) => content.hash,
-        None if hash => common.hashes.of(&file)?,
-        None => return Ok(None),
-    };
-    files::describe(&file, key, sha256, &common.user).map(Some)
+
+    fn program(&self) -> io::Result<Option<operation::File>> {
+        let file = File::open(format!("/proc/{}/exe", self.pid))?;
+        let key = identity::file_key_seen_by(file.as_fd(), self.pid.as_raw().unsigned_abs())?;
+        if key != self.exe {
+            return Ok(None);
+        }
+        let Some(sha256) = self.sha256(&file)? else { return Ok(None) };
+        files::describe(&file, key, sha256, &self.common.user).map(Some)
+    }
+
+    fn sha256(&self, file: &File) -> io::Result<Option<[u8; 32]>> {
+        let meta = file.metadata()?;
+        if let Some(content) = self.common.hashes.remembered(&meta) {
+            return Ok(Some(content.hash));
+        }
+        let version = (meta.dev(), meta.ino(), meta.size(), meta.ctime(), meta.ctime_nsec());
+        let remembered = || self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hash) = remembered().get(&version) {
+            return Ok(Some(*hash));
+        }
+        if !self.hash {
+            return Ok(None);
+        }
+        let hash = self.common.hashes.of(file)?;
+        let mut remembered = remembered();
+        if remembered.len() >= HASHES_MAX {
+            remembered.clear();
+        }
+        remembered.insert(version, hash);
+        Ok(Some(hash))
+    }
 }
