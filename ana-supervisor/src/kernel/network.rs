@@ -119,6 +119,16 @@ impl NetworkPrograms {
         self.maps.clone()
     }
 
+    /// What each program has cost so far: runs and nanoseconds, where kernel.bpf_stats_enabled is set.
+    #[cfg(test)]
+    pub(super) fn costs(&self) -> Vec<(&'static str, crate::sys::bpf::ProgramCounts)> {
+        let cost = |name| {
+            let fd = self.ebpf.program(name)?.fd().ok()?;
+            Some((name, crate::sys::bpf::program_counts(fd.as_fd()).ok()?))
+        };
+        PROGRAMS.iter().filter_map(|(name, _)| cost(*name)).collect()
+    }
+
     /// What the programs refused. Only once, and only inside a tokio runtime.
     ///
     /// # Errors

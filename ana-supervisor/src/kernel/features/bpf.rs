@@ -6,7 +6,9 @@ use super::Check;
 use crate::{
     kernel::{
         btf::{Btf, Kind},
-        load, pins,
+        load,
+        network::NetworkPrograms,
+        pins,
     },
     sys::bpf::{ProbeKind, probe_program},
 };
@@ -35,6 +37,25 @@ pub(super) fn exec_guard() -> Check {
 
 pub(super) fn device_guard() -> Check {
     loaded("device-guard", ProbeKind::CgroupDevice, "cgroup device programs")
+}
+
+/// The programs themselves, on this kernel: nothing less shows that their helpers and the storage of sockets are there.
+pub(super) fn connect_gate() -> Check {
+    let name = "connect-gate";
+    match NetworkPrograms::load() {
+        Ok(_unloaded_at_once) => {
+            Check::ok(name, "the kernel loads its programs (sock_addr, sock_ops, egress)")
+        }
+        Err(_) if !nix::unistd::geteuid().is_root() => {
+            Check::degraded(name, "its programs cannot be tried without root", AS_ROOT)
+        }
+        // A policy without [network] and [[connect]] does without.
+        Err(error) => Check::degraded(
+            name,
+            format!("the kernel refuses its programs: {error}"),
+            "use a kernel of 6.1 or later; a policy that protects connections does not start on this one",
+        ),
+    }
 }
 
 fn loaded(name: &str, kind: ProbeKind, what: &str) -> Check {

@@ -55,7 +55,7 @@ impl Check {
 pub struct Active {
     /// What keeps a session's processes out of other processes' memory: `landlock`, or `None`.
     pub seal: Option<&'static str>,
-    /// What stops operations: `exec: fanotify`.
+    /// What stops operations: `exec: fanotify`, `connect: cgroup`.
     pub gates: Vec<&'static str>,
     /// What refuses without waiting: `exec: raw_tp`, `devices: cgroup`.
     pub guards: Vec<&'static str>,
@@ -88,6 +88,7 @@ impl Features {
             btf_check,
             bpf::exec_guard(),
             bpf::device_guard(),
+            bpf::connect_gate(),
             bpf::bpffs(),
             system::fanotify(),
             system::seccomp(),
@@ -118,7 +119,7 @@ fn active(checks: &[Check]) -> Active {
     };
     Active {
         seal: is_ok("landlock").then_some("landlock"),
-        gates: those(&[("fanotify", "exec: fanotify")]),
+        gates: those(&[("fanotify", "exec: fanotify"), ("connect-gate", "connect: cgroup")]),
         guards: those(&[("exec-guard", "exec: raw_tp"), ("device-guard", "devices: cgroup")]),
     }
 }
@@ -141,10 +142,12 @@ mod tests {
             active(&[Check::degraded("landlock", "ABI 4", ""), Check::missing("fanotify", "", "")]),
             Active::default()
         );
-        let all =
-            active(&["landlock", "fanotify", "exec-guard", "device-guard"].map(|name| Check::ok(name, "")));
+        let all = active(
+            &["landlock", "fanotify", "connect-gate", "exec-guard", "device-guard"]
+                .map(|name| Check::ok(name, "")),
+        );
         assert_eq!(all.seal, Some("landlock"));
-        assert_eq!((all.gates.len(), all.guards.len()), (1, 2));
+        assert_eq!((all.gates.len(), all.guards.len()), (2, 2));
     }
 
     #[test]
@@ -164,7 +167,7 @@ mod tests {
         assert!(nix::unistd::geteuid().is_root(), "probing takes root");
         let features = Features::probe();
         let status = |name| features.checks.iter().find(|check| check.name == name).map(|check| check.status);
-        for name in ["privilege", "cgroup2", "btf", "exec-guard", "device-guard", "bpffs"] {
+        for name in ["privilege", "cgroup2", "btf", "exec-guard", "device-guard", "connect-gate", "bpffs"] {
             assert_eq!(status(name), Some(Status::Ok), "{name}");
         }
         let names: std::collections::BTreeSet<_> = features.checks.iter().map(|check| &check.name).collect();

@@ -133,7 +133,7 @@ def send_many(name, targets):
             ("vectors", ctypes.c_size_t),
             ("control", ctypes.c_void_p),
             ("control_length", ctypes.c_size_t),
-            ("flags", ctypes.c_int),
+            ("flags", ctypes.c_long),
             ("sent", ctypes.c_uint),
         ]
 

@@ -16,6 +16,7 @@ fn median(actor: &mut Actor, action: &str) -> f64 {
 #[test]
 fn what_it_costs() {
     let mut ground = Ground::new(0);
+    // With kernel.bpf_stats_enabled=1, which costs something itself, each program's share is printed as well.
     ground.maps.inspect(443).unwrap();
     ground.maps.protect("192.0.2.8".parse().unwrap(), 32, 1).unwrap();
     ground.outside.says("listen('server', '192.0.2.7', 80)", "None");
@@ -51,4 +52,9 @@ fn what_it_costs() {
     ground.agent.says("connect('b', '192.0.2.7', 81)", "ok");
     let within = median(&mut ground.agent, "S['b'].send(b'x' * 1000)");
     println!("TCP send of 1000 bytes in the session: {within} ns");
+    for (name, cost) in ground.costs() {
+        if let Some(each) = cost.run_ns.checked_div(cost.runs) {
+            println!("{name}: {each} ns in each of {} runs", cost.runs);
+        }
+    }
 }

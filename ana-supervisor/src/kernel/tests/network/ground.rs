@@ -139,6 +139,11 @@ impl Ground {
         Actor::start(command)
     }
 
+    /// What the programs have cost.
+    pub(super) fn costs(&self) -> Vec<(&'static str, crate::sys::bpf::ProgramCounts)> {
+        self.programs.as_ref().unwrap().costs()
+    }
+
     /// As if the process that loaded the programs had ended.
     pub(super) fn forget_programs(&mut self) {
         self.programs.take();
