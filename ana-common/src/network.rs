@@ -99,7 +99,7 @@ pub struct PeerKey {
     pub netns: u64,
 }
 
-/// What is kept with each socket of the session (`SOCKETS`).
+/// What is kept with sockets of the session (`SOCKETS`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Socket {

@@ -1,15 +1,15 @@
 //! cgroup/connect4, cgroup/connect6: connect(2), and sendmsg(2) with MSG_FASTOPEN, of TCP and UDP, after the address was copied
 //! into the kernel. IPv4-mapped addresses of TCP come to connect6.
 
-use ana_common::network::{Endpoint, Network, Origin, Socket};
-use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+use ana_common::network::{Endpoint, Network, Origin};
+use aya_ebpf::{bindings::bpf_sock, macros::cgroup_sock_addr, programs::SockAddrContext};
 
 use crate::{
     address::{self, Family, protocol},
     answer::{ALLOW, REFUSE, fail, network, note, redirect, refuse, refuse_unknown},
     destination::{is_proxy, normalised},
-    judge::{Verdict, judge_tcp, judge_udp},
-    socket::{is_bound_to_v4, made},
+    judge::{What, judge_tcp, judge_udp},
+    socket::{is_bound_to_v4, known, made},
 };
 
 pub const TCP: u32 = 6;
@@ -35,11 +35,9 @@ fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
     // SAFETY: the socket of the context.
     let bound_to_v4 = family == Family::V6 && unsafe { is_bound_to_v4(sk) };
     let to = normalised(address::read(ctx, family), bound_to_v4);
-    // SAFETY: as above.
-    let Some(socket) = (unsafe { made(sk) }) else { return refuse_unknown(ctx, to) };
     match protocol(ctx) {
-        TCP => connect_tcp(ctx, family, network, socket, to),
-        UDP => connect_udp(ctx, family, network, socket, to),
+        TCP => connect_tcp(ctx, family, network, sk, to),
+        UDP => connect_udp(ctx, family, network, sk, to),
         // An echo request.
         ICMP | ICMP6 => ALLOW,
         // Such a socket cannot be made in a session.
@@ -47,32 +45,42 @@ fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
     }
 }
 
+/// What passes costs no more than the look-ups: nothing is kept with its socket.
 #[inline(always)]
 fn connect_tcp(
     ctx: &SockAddrContext,
     family: Family,
     network: Network,
-    socket: &mut Socket,
+    sk: *mut bpf_sock,
     to: Endpoint,
 ) -> i32 {
-    socket.local = 0;
-    if socket.origin.destination.port != 0 {
+    // SAFETY: the socket of the context.
+    if let Some(socket) = unsafe { known(sk) } {
+        // Of an earlier connection.
+        socket.local = 0;
         socket.origin = Origin::default();
     }
-    match judge_tcp(ctx, network, &to) {
-        Verdict::Pass => ALLOW,
-        Verdict::PassLocal => {
+    let verdict = judge_tcp(ctx, network, &to);
+    match verdict.what {
+        What::Pass => return ALLOW,
+        What::NoRoute => return fail(ENETUNREACH),
+        What::PassLocal | What::Redirect | What::Refuse => {}
+    }
+    // SAFETY: as above.
+    let Some(socket) = (unsafe { made(sk) }) else { return refuse_unknown(ctx, to) };
+    match verdict.what {
+        What::PassLocal => {
             // Who asked, should another one answer.
             note(ctx, socket, Endpoint::default(), 0);
             socket.local = 1;
             ALLOW
         }
-        Verdict::Redirect(flags) => match redirect(ctx, family, network, socket, to, flags) {
+        What::Redirect => match redirect(ctx, family, network, socket, to, verdict.value) {
             Ok(_proxy) => ALLOW,
             Err(refused) => refused,
         },
-        Verdict::Refuse(why) => refuse(ctx, socket, to, why),
-        Verdict::NoRoute => fail(ENETUNREACH),
+        What::Refuse => refuse(ctx, socket, to, verdict.value),
+        What::Pass | What::NoRoute => REFUSE,
     }
 }
 
@@ -83,30 +91,33 @@ fn connect_udp(
     ctx: &SockAddrContext,
     family: Family,
     network: Network,
-    socket: &mut Socket,
+    sk: *mut bpf_sock,
     to: Endpoint,
 ) -> i32 {
-    match judge_udp(ctx, network, &to) {
-        Verdict::Pass | Verdict::PassLocal | Verdict::NoRoute => {
+    // SAFETY: the socket of the context.
+    let Some(socket) = (unsafe { made(sk) }) else { return refuse_unknown(ctx, to) };
+    let verdict = judge_udp(ctx, network, &to);
+    match verdict.what {
+        What::Pass | What::PassLocal | What::NoRoute => {
             socket.origin.flags = 0;
             socket.origin.destination = Endpoint::default();
             (socket.connected, socket.refused) = (to, 0);
             ALLOW
         }
-        Verdict::Redirect(flags) => match redirect(ctx, family, network, socket, to, flags) {
+        What::Redirect => match redirect(ctx, family, network, socket, to, verdict.value) {
             Ok(proxy) => {
                 (socket.connected, socket.refused) = (proxy, 0);
                 ALLOW
             }
             Err(refused) => refused,
         },
-        Verdict::Refuse(why) => {
+        What::Refuse => {
             if is_proxy(network, &to) {
-                return refuse(ctx, socket, to, why);
+                return refuse(ctx, socket, to, verdict.value);
             }
             // Who asked, for the report.
             note(ctx, socket, Endpoint::default(), 0);
-            (socket.connected, socket.refused) = (to, why);
+            (socket.connected, socket.refused) = (to, verdict.value);
             ALLOW
         }
     }

@@ -84,8 +84,8 @@ fn starts(ctx: &SkBuffContext, sk: *mut bpf_sock) -> i32 {
 
 #[inline(always)]
 fn datagram(ctx: &SkBuffContext, sk: *mut bpf_sock, connected: bool) -> i32 {
-    // SAFETY: a whole socket. One that is unknown was made by the kernel, which nobody in a session can use.
-    let Some(socket) = (unsafe { known(sk) }) else { return PASS };
+    // Whoever sends has been through connect or sendmsg. SAFETY: a whole socket.
+    let Some(socket) = (unsafe { known(sk) }) else { return DROP };
     if connected {
         // SAFETY: as above.
         let to = unsafe { remote(sk) };

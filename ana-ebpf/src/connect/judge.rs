@@ -15,74 +15,96 @@ use crate::{
 const DNS: u32 = 53;
 const DNS_OVER_TLS: u32 = 853;
 
-pub enum Verdict {
+/// A value of its own and not in the variants: one that is not set would not pass the verifier.
+#[derive(Clone, Copy)]
+pub struct Verdict {
+    pub what: What,
+    /// Of a redirection the flags of its origin, of a refusal the reason (`REFUSED_*`).
+    pub value: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum What {
     Pass,
     /// To this host, where a listener of the session or nobody was found: to be looked at again when the packet leaves.
     PassLocal,
-    /// To the proxy; the flags of the origin.
-    Redirect(u32),
-    /// `REFUSED_*`
-    Refuse(u32),
+    /// To the proxy.
+    Redirect,
+    Refuse,
     /// As the kernel would say.
     NoRoute,
+}
+
+const PASS: Verdict = Verdict { what: What::Pass, value: 0 };
+const PASS_LOCAL: Verdict = Verdict { what: What::PassLocal, value: 0 };
+const NO_ROUTE: Verdict = Verdict { what: What::NoRoute, value: 0 };
+
+#[inline(always)]
+const fn redirect(flags: u32) -> Verdict {
+    Verdict { what: What::Redirect, value: flags }
+}
+
+#[inline(always)]
+const fn refuse(why: u32) -> Verdict {
+    Verdict { what: What::Refuse, value: why }
 }
 
 #[inline(always)]
 pub fn judge_tcp(ctx: &SockAddrContext, network: Network, to: &Endpoint) -> Verdict {
     if is_proxy(network, to) {
-        return Verdict::Refuse(REFUSED_PROXY);
+        return refuse(REFUSED_PROXY);
     }
     let set = |flag| network.flags & flag != 0;
     if to.port == DNS && set(NETWORK_DNS) {
-        return Verdict::Redirect(ORIGIN_DNS);
+        return redirect(ORIGIN_DNS);
     }
     if to.port == DNS_OVER_TLS && set(NETWORK_DOT_REFUSED) {
-        return Verdict::Refuse(REFUSED_DOT);
+        return refuse(REFUSED_DOT);
     }
     if is_local(&to.addr) {
         if set(NETWORK_LOOPBACK_ANY) {
-            return Verdict::Pass;
+            return PASS;
         }
         return match at_home(ctx, Transport::Tcp, to) {
-            Listener::Nobody | Listener::Session => Verdict::PassLocal,
-            Listener::Outside => Verdict::Redirect(ORIGIN_LOCAL),
+            Listener::Nobody | Listener::Session => PASS_LOCAL,
+            Listener::Outside => redirect(ORIGIN_LOCAL),
         };
     }
     if !(set(NETWORK_CAPTURE_ALL) || is_inspected(to.port) || is_protected(to)) {
-        return Verdict::Pass;
+        return PASS;
     }
     let no_route = if is_v4(&to.addr) { NETWORK_NO_ROUTE4 } else { NETWORK_NO_ROUTE6 };
-    if set(no_route) { Verdict::NoRoute } else { Verdict::Redirect(0) }
+    if set(no_route) { NO_ROUTE } else { redirect(0) }
 }
 
 #[inline(always)]
 pub fn judge_udp(ctx: &SockAddrContext, network: Network, to: &Endpoint) -> Verdict {
     if is_proxy(network, to) {
-        return Verdict::Refuse(REFUSED_PROXY);
+        return refuse(REFUSED_PROXY);
     }
     let set = |flag| network.flags & flag != 0;
     if to.port == DNS && set(NETWORK_DNS) {
-        return Verdict::Redirect(ORIGIN_DNS | ORIGIN_UDP);
+        return redirect(ORIGIN_DNS | ORIGIN_UDP);
     }
     if to.port == DNS_OVER_TLS && set(NETWORK_DOT_REFUSED) {
-        return Verdict::Refuse(REFUSED_DOT);
+        return refuse(REFUSED_DOT);
     }
     if is_local(&to.addr) {
         if set(NETWORK_LOOPBACK_ANY) {
-            return Verdict::Pass;
+            return PASS;
         }
         return match at_home(ctx, Transport::Udp, to) {
-            Listener::Nobody | Listener::Session => Verdict::Pass,
-            Listener::Outside => Verdict::Refuse(REFUSED_UDP_LOCAL),
+            Listener::Nobody | Listener::Session => PASS,
+            Listener::Outside => refuse(REFUSED_UDP_LOCAL),
         };
     }
     if is_protected(to) {
-        return Verdict::Refuse(REFUSED_UDP_PROTECTED);
+        return refuse(REFUSED_UDP_PROTECTED);
     }
     if is_inspected(to.port) && !set(NETWORK_QUIC_ALLOWED) {
-        return Verdict::Refuse(REFUSED_QUIC);
+        return refuse(REFUSED_QUIC);
     }
-    if set(NETWORK_CAPTURE_ALL) { Verdict::Refuse(REFUSED_UDP_DEFAULT) } else { Verdict::Pass }
+    if set(NETWORK_CAPTURE_ALL) { refuse(REFUSED_UDP_DEFAULT) } else { PASS }
 }
 
 /// Who on this host would answer. Where the packet comes from is not known yet.

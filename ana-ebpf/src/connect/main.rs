@@ -16,6 +16,7 @@ mod judge;
 mod listener;
 mod maps;
 mod packet;
+mod post_bind;
 mod process;
 mod publish;
 mod recvmsg;

@@ -38,7 +38,7 @@ pub static PORT_SETS: HashMap<SetPort, u8> = HashMap::with_max_entries(PORT_SETS
 #[map]
 pub static LOCAL: HashMap<[u32; 4], u8> = HashMap::with_max_entries(OWN_ADDRESSES_MAX, BPF_F_NO_PREALLOC);
 
-/// Every internet socket that was made in the session. It goes with the socket.
+/// What is kept with sockets of the session; with every one that another socket could reach. It goes with the socket.
 #[btf_map]
 pub static SOCKETS: SkStorage<Socket> = SkStorage::new();
 

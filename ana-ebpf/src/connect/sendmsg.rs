@@ -9,7 +9,7 @@ use crate::{
     answer::{ALLOW, REFUSE, network, redirect, refuse, refuse_unknown},
     connect::UDP,
     destination::normalised,
-    judge::{Verdict, judge_udp},
+    judge::{What, judge_udp},
     socket::{is_bound_to_v4, made},
 };
 
@@ -38,13 +38,14 @@ fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
     if asks_again(socket) && socket.connected == to {
         return ALLOW;
     }
-    match judge_udp(ctx, network, &to) {
-        Verdict::Pass | Verdict::PassLocal | Verdict::NoRoute => ALLOW,
-        Verdict::Redirect(flags) => match redirect(ctx, family, network, socket, to, flags) {
+    let verdict = judge_udp(ctx, network, &to);
+    match verdict.what {
+        What::Pass | What::PassLocal | What::NoRoute => ALLOW,
+        What::Redirect => match redirect(ctx, family, network, socket, to, verdict.value) {
             Ok(_proxy) => ALLOW,
             Err(refused) => refused,
         },
-        Verdict::Refuse(why) => refuse(ctx, socket, to, why),
+        What::Refuse => refuse(ctx, socket, to, verdict.value),
     }
 }
 

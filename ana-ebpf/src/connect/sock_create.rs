@@ -1,9 +1,8 @@
-//! cgroup/sock_create: socket(2) of IPv4 and IPv6. What has no hooks of its own is not for sessions; what has is known from here
-//! on as the session's.
+//! cgroup/sock_create: socket(2) of IPv4 and IPv6. What has no hooks of its own is not for sessions.
 
 use core::ptr::{addr_of, read_volatile};
 
-use ana_common::network::{Endpoint, REFUSED_FULL, REFUSED_PROTOCOL};
+use ana_common::network::{Endpoint, REFUSED_PROTOCOL};
 use aya_ebpf::{macros::cgroup_sock, programs::SockContext};
 
 use crate::{
@@ -11,12 +10,10 @@ use crate::{
     connect::{ICMP, ICMP6, TCP, UDP},
     process::current,
     report::report,
-    socket::made,
 };
 
 const SOCK_STREAM: u32 = 1;
 const SOCK_DGRAM: u32 = 2;
-const ENOBUFS: i32 = 105;
 /// As if the kernel had none: programs that would like MPTCP or SCTP fall back to TCP.
 const EPROTONOSUPPORT: i32 = 93;
 
@@ -26,14 +23,11 @@ pub fn sock_create(ctx: SockContext) -> i32 {
     let (kind, protocol) = unsafe {
         (read_volatile(addr_of!((*ctx.sock).type_)), read_volatile(addr_of!((*ctx.sock).protocol)))
     };
-    let why = match (kind, protocol) {
-        // SAFETY: the context is a socket.
-        (SOCK_STREAM, TCP) | (SOCK_DGRAM, UDP | ICMP | ICMP6) => match unsafe { made(ctx.sock) } {
-            Some(_known) => return ALLOW,
-            None => REFUSED_FULL,
-        },
-        _ => REFUSED_PROTOCOL,
-    };
-    report(Endpoint::default(), protocol, why, current());
-    fail(if why == REFUSED_FULL { ENOBUFS } else { EPROTONOSUPPORT })
+    match (kind, protocol) {
+        (SOCK_STREAM, TCP) | (SOCK_DGRAM, UDP | ICMP | ICMP6) => ALLOW,
+        _ => {
+            report(Endpoint::default(), protocol, REFUSED_PROTOCOL, current());
+            fail(EPROTONOSUPPORT)
+        }
+    }
 }

@@ -1,12 +1,12 @@
 //! sock_ops: a TCP socket is about to send its SYN (its address and port are known now, and the proxy cannot accept it yet), or
-//! changes its state.
+//! changes its state, or listens.
 
 use core::ptr::{addr_of, read_volatile};
 
 use ana_common::network::{Endpoint, Network};
 use aya_ebpf::{
     bindings::{
-        BPF_NOEXIST, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
+        BPF_NOEXIST, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB,
         BPF_TCP_CLOSE, bpf_sock,
     },
     helpers::generated::bpf_sock_ops_cb_flags_set,
@@ -20,7 +20,7 @@ use crate::{
     maps::ORIGINS,
     publish::{publish, withdraw},
     report::miss,
-    socket::{known, remote},
+    socket::{known, made, remote},
 };
 
 const AF_INET: u32 = 2;
@@ -34,6 +34,7 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
                 connects(&ctx, network);
             }
         }
+        BPF_SOCK_OPS_TCP_LISTEN_CB => listens(&ctx),
         BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == BPF_TCP_CLOSE => closes(&ctx),
         _ => {}
     }
@@ -61,6 +62,16 @@ fn connects(ctx: &SockOpsContext, network: Network) {
     // An entry that nobody takes back must not be made.
     if !(told && publish(&ORIGINS, socket, local(ctx), u64::from(BPF_NOEXIST))) {
         miss();
+    }
+}
+
+/// Without bind(2): on a port that the kernel chose.
+#[inline(always)]
+fn listens(ctx: &SockOpsContext) {
+    let sk = socket(ctx);
+    if !sk.is_null() {
+        // Without memory it is like one from outside: protected. SAFETY: a socket of the context, and not null.
+        let _known = unsafe { made(sk) };
     }
 }
 

@@ -28,9 +28,11 @@ pub use refusals::{Refusal, RefusalReason, Refusals};
 static OBJECT: &[u8] = aya::include_bytes_aligned!("object/connect.bpf.o");
 
 /// Every program, and the hook it belongs to. Attached in this order: what makes a socket known comes first.
-const PROGRAMS: [(&str, CgroupHook); 12] = [
+const PROGRAMS: [(&str, CgroupHook); 14] = [
     ("sock_create", CgroupHook::SockCreate),
     ("sock_release", CgroupHook::SockRelease),
+    ("post_bind4", CgroupHook::PostBind4),
+    ("post_bind6", CgroupHook::PostBind6),
     ("sock_ops", CgroupHook::SockOps),
     ("egress", CgroupHook::Egress),
     ("getpeername4", CgroupHook::GetPeerName4),
@@ -144,7 +146,7 @@ fn verify(ebpf: &mut Ebpf, name: &'static str, hook: CgroupHook) -> Result<(), K
     let program = ebpf.program_mut(name).ok_or(KernelError::Missing(name))?;
     let missing = |_other_kind| KernelError::Missing(name);
     let loaded = match hook {
-        CgroupHook::SockCreate | CgroupHook::SockRelease => {
+        CgroupHook::SockCreate | CgroupHook::SockRelease | CgroupHook::PostBind4 | CgroupHook::PostBind6 => {
             <&mut CgroupSock>::try_from(program).map_err(missing)?.load()
         }
         CgroupHook::SockOps => <&mut SockOps>::try_from(program).map_err(missing)?.load(),

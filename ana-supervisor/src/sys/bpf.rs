@@ -59,6 +59,8 @@ pub enum CgroupHook {
     Device = BPF_CGROUP_DEVICE,
     Connect4 = 10,
     Connect6 = 11,
+    PostBind4 = 12,
+    PostBind6 = 13,
     SendMsg4 = 14,
     SendMsg6 = 15,
     RecvMsg4 = 19,

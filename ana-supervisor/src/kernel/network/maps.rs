@@ -133,7 +133,7 @@ impl NetworkMaps {
         self.0.udp_origins.get(&key(peer, netns))
     }
 
-    /// What the programs keep with a socket. `None`: it was not made in the session.
+    /// What the programs keep with a socket. `None`: it was not made in the session, or nothing had to be kept.
     ///
     /// # Errors
     /// Not a socket.

@@ -52,6 +52,29 @@ fn a_listener_of_the_session_is_its_own() {
     ground.assert_silent();
 }
 
+/// Without bind(2), as FTP's data connections do.
+#[test]
+fn a_listener_without_an_address_of_its_own_is_the_sessions_as_well() {
+    let mut ground = Ground::new(0);
+    for host in ["127.0.0.1", "::1"] {
+        let mut server = ground.another();
+        server.says(&format!("make('server', '{host}').listen()"), "None");
+        let port: u16 = server.ask("S['server'].getsockname()[1]").parse().unwrap();
+        ground.agent.says(&format!("connect('s', '{host}', {port})"), "ok");
+        server.ask("accept('server', 'here')");
+        ground.agent.says("send('s', b'x')", "ok");
+        server.says("S['here'].recv(1)", "b'x'");
+        // So is a UDP socket that has sent something.
+        server.says(&format!("udp('u', '{host}', 9)"), "ok");
+        server.says("unspecified('u')", "ok");
+        server.says(&format!("send('u', b'x', ('{host}', 9))"), "ok");
+        let port: u16 = server.ask("S['u'].getsockname()[1]").parse().unwrap();
+        ground.agent.says(&format!("udp('v', '{host}', {port})"), "ok");
+        ground.agent.says("send('v', b'y')", "ok");
+    }
+    ground.assert_silent();
+}
+
 #[test]
 fn where_all_listeners_are_free_they_are() {
     let mut ground = Ground::new(NETWORK_LOOPBACK_ANY);

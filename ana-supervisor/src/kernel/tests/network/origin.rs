@@ -98,7 +98,7 @@ fn the_gate_outlives_its_loader() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| name.starts_with("net-"))
         .collect();
-    assert_eq!(names.len(), 12, "{names:?}");
+    assert_eq!(names.len(), 14, "{names:?}");
     ground.forget_programs();
     ground.redirected("192.0.2.7", 443, "192.0.2.7:443", 0);
 }
