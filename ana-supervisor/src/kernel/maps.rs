@@ -229,11 +229,9 @@ fn is_full(error: &MapError) -> bool {
 
 /// ENOENT, in either of the ways in which the library says so.
 pub(super) fn is_gone(error: &MapError) -> bool {
-    match error {
-        MapError::KeyNotFound => true,
-        MapError::SyscallError(error) => error.io_error.kind() == std::io::ErrorKind::NotFound,
-        _ => false,
-    }
+    let answered = |error: &aya::sys::SyscallError| error.io_error.kind() == std::io::ErrorKind::NotFound;
+    matches!(error, MapError::KeyNotFound)
+        || matches!(error, MapError::SyscallError(error) if answered(error))
 }
 
 /// A hash map with its name, behind a lock.

@@ -91,8 +91,8 @@ impl Stage {
     pub(super) fn guard_with(&self, mut kernel: Kernel, level: u32, devices: &[DeviceRule]) -> Guard {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let reports = runtime.block_on(async { kernel.take_reports() }).unwrap();
-        self.attach(&mut kernel, level, devices);
-        Guard { maps: kernel.maps(), _kernel: kernel, reports, runtime }
+        let lock = attach(&mut kernel, &self.session, level, devices, &self.pins).unwrap();
+        Guard { maps: kernel.maps(), _kernel: kernel, _lock: lock, reports, runtime }
     }
 
     pub(super) fn attach(&self, kernel: &mut Kernel, level: u32, devices: &[DeviceRule]) {
@@ -173,6 +173,8 @@ impl Actor {
 pub(super) struct Guard {
     pub(super) maps: Maps,
     _kernel: Kernel,
+    /// Whoever keeps it is alive: a test elsewhere on this machine does not tidy up after it.
+    _lock: Flock<File>,
     reports: Reports,
     runtime: tokio::runtime::Runtime,
 }

@@ -80,7 +80,8 @@ def receive(name):
 def listen(name, host, port, *options):
     server = make(name, host)
     if family(host) == socket.AF_INET6:
-        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if options == ("both",) else 1)
+        options = () if options == ("both",) else options
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     for option, value in options:
         server.setsockopt(socket.SOL_SOCKET, option, value)
@@ -168,10 +169,13 @@ def swap(rounds, first, second):
     seen = {}
     for _ in range(rounds):
         s = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        if LIBC.connect(s.fileno(), buffer, 16) == 0:
-            # The loopback address as the source is the proxy's peer.
-            pair = (shown(s.getpeername()), s.getsockname()[0] == "127.0.0.1")
-            seen[pair] = seen.get(pair, 0) + 1
+        try:
+            if LIBC.connect(s.fileno(), buffer, 16) == 0:
+                # The loopback address as the source is the proxy's peer.
+                pair = (shown(s.getpeername()), s.getsockname()[0] == "127.0.0.1")
+                seen[pair] = seen.get(pair, 0) + 1
+        except OSError:
+            pass  # Reset by a server with too many at once.
         s.close()
     over.set()
     thread.join()

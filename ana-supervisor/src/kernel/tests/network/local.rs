@@ -31,6 +31,12 @@ fn a_listener_outside_of_the_session_is_redirected() {
         ground.outside.says("close('server')", "None");
         ground.agent.says(&format!("connect('s', '{host}', 22)"), "ECONNREFUSED");
     }
+    // One listener for both families.
+    ground.outside.says("listen('server', '::', 22, 'both')", "None");
+    for (host, written) in HOSTS {
+        ground.redirected(host, 22, &format!("{written}:22"), ORIGIN_LOCAL);
+    }
+    ground.outside.says("close('server')", "None");
     // An address that is no more the host's.
     ground.maps.own_address("192.0.2.100".parse().unwrap(), false).unwrap();
     ground.direct("192.0.2.100", 22);
