@@ -58,7 +58,8 @@ pub fn fail(error: c_int) -> i32 {
 pub fn note(ctx: &SockAddrContext, socket: &mut Socket, to: Endpoint, flags: u32) {
     let by = current();
     // SAFETY: the context of the running program.
-    let (cookie, netns) = unsafe { (bpf_get_socket_cookie(ctx.as_ptr()), bpf_get_netns_cookie(ctx.as_ptr())) };
+    let (cookie, netns) =
+        unsafe { (bpf_get_socket_cookie(ctx.as_ptr()), bpf_get_netns_cookie(ctx.as_ptr())) };
     socket.origin = Origin {
         destination: to,
         tgid: by.tgid,

@@ -107,5 +107,7 @@ fn in_network4(ip: u32, port: u32) -> bool {
 #[inline(always)]
 fn has_port(set: u32, port: u32) -> bool {
     // SAFETY: as above.
-    unsafe { PORT_SETS.get(SetPort { set, port: 0 }).is_some() || PORT_SETS.get(SetPort { set, port }).is_some() }
+    unsafe {
+        PORT_SETS.get(SetPort { set, port: 0 }).is_some() || PORT_SETS.get(SetPort { set, port }).is_some()
+    }
 }

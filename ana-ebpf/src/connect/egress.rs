@@ -3,9 +3,7 @@
 
 use core::ptr::{addr_of, read_volatile};
 
-use ana_common::network::{
-    Endpoint, Network, ORIGIN_DNS, REFUSED_LISTENER, REFUSED_STALE, Socket,
-};
+use ana_common::network::{Endpoint, Network, ORIGIN_DNS, REFUSED_LISTENER, REFUSED_STALE, Socket};
 use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_TCP_SYN_SENT, bpf_sock},

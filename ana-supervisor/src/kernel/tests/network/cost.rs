@@ -2,7 +2,7 @@
 
 use super::ground::{Actor, Ground};
 
-const ROUNDS: u32 = 3000;
+const ROUNDS: u32 = 500;
 
 /// Nanoseconds of one, in the median.
 fn median(actor: &mut Actor, action: &str) -> f64 {
