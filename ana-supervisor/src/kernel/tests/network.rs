@@ -2,6 +2,7 @@
 
 mod cost;
 mod dns;
+mod full;
 mod ground;
 mod local;
 mod origin;
