@@ -10,7 +10,10 @@ use crate::{
         frame::{Assembly, SMALL_REQUEST_MAX},
         wire::{Reply, Request},
     },
-    gate::process,
+    gate::{
+        connect::peek::{self, LOOK_MAX, Name, Peek},
+        process,
+    },
     launch::spec::{FromLeader, ToLeader},
     policy::{Action, Policy, Source},
     sys::fanotify,
@@ -130,6 +133,38 @@ fn environment(bytes: &[u8]) {
     assert!(process::environment(before, "nonce", &baseline).changed.is_empty());
 }
 
+/// The first bytes of a connection: whatever is cut off, the answer is the same or not yet there.
+pub fn peek(data: &[u8]) {
+    let whole = peek::look(data, false);
+    let end = peek::look(data, true);
+    assert!(end != Peek::More && (whole == Peek::More || whole == end), "{whole:?} {end:?}");
+    assert!(whole != Peek::More || data.len() < LOOK_MAX, "more than is looked at");
+    let step = data.len() / 64 + 1;
+    for length in (0..data.len()).step_by(step) {
+        let part = peek::look(&data[..length], false);
+        assert!(part == Peek::More || part == whole, "{length}: {part:?} {whole:?}");
+    }
+    let Peek::Done(shown) = end else { return };
+    assert!(shown.head <= data.len());
+    // What the worker says of it arrives as it was.
+    let json = serde_json::to_vec(&shown).unwrap_or_default();
+    assert_eq!(serde_json::from_slice(&json).ok(), Some(shown));
+}
+
+/// A DNS server's answer.
+pub fn dns(data: &[u8]) {
+    let Ok(answer) = peek::dns_answer(data) else { return };
+    assert!(answer.names.is_sorted() && answer.addresses.is_sorted());
+    assert!(answer.names.iter().all(|name| Name::parse(name.as_bytes()).as_ref() == Some(name)));
+    // What is handed on says the same, and has no more to be taken out.
+    if let Ok(again) = peek::dns_answer(&answer.message) {
+        assert_eq!(again.addresses, answer.addresses);
+        assert_eq!(again.message, answer.message, "it is not the same the second time");
+    } else {
+        panic!("what is handed on cannot be read");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs, path::PathBuf};
@@ -220,5 +255,15 @@ mod tests {
     #[test]
     fn any_process() {
         attack("proc", super::proc);
+    }
+
+    #[test]
+    fn any_first_bytes() {
+        attack("peek", super::peek);
+    }
+
+    #[test]
+    fn any_dns_answer() {
+        attack("dns", super::dns);
     }
 }

@@ -25,7 +25,7 @@ pub(crate) struct Args {
     targets: Vec<String>,
 }
 
-const TARGETS: [&str; 5] = ["policy", "frames", "evidence", "fanotify", "proc"];
+const TARGETS: [&str; 7] = ["policy", "frames", "evidence", "fanotify", "proc", "peek", "dns"];
 const FOLDER: &str = "tests/fuzz";
 
 /// The nightly that every target was last built and run with. Where rustup does not have it, its `nightly` does, and it

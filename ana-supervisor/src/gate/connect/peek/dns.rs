@@ -39,7 +39,8 @@ pub struct Answer {
     pub question: Option<Name>,
     /// The type that was asked for, as in the message (A is 1, AAAA is 28, HTTPS is 65).
     pub kind: u16,
-    /// The question's name and every name that it leads to by CNAME or SVCB. The addresses are those of each of them.
+    /// The question's name and every name that it leads to by CNAME or SVCB, in order, each once. The addresses are those
+    /// of each of them.
     pub names: Vec<Name>,
     /// From A and AAAA, and from the address hints of HTTPS and SVCB.
     pub addresses: Vec<IpAddr>,
@@ -80,7 +81,7 @@ pub fn dns_answer(message: &[u8]) -> Result<Answer, DnsError> {
     Ok(Answer {
         question: host(&question),
         kind,
-        names: found.names.iter().filter_map(host).collect(),
+        names: found.names.iter().filter_map(host).collect::<BTreeSet<Name>>().into_iter().collect(),
         addresses: found.addresses.into_iter().collect(),
         ttl: found.ttl.unwrap_or(0),
         exists,
