@@ -118,6 +118,6 @@ pub fn look(bytes: &[u8], end: bool) -> Peek {
     let found = if first == tls::HANDSHAKE { tls::look(seen) } else { http::look(seen) };
     match found {
         Peek::More if last => Peek::Done(Shown::only(Protocol::Garbage)),
-        found => found,
+        Peek::More | Peek::Done(_) => found,
     }
 }

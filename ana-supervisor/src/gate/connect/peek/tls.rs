@@ -59,7 +59,7 @@ fn hello(bytes: &[u8]) -> Found {
         message.extend_from_slice(after.get(..length).unwrap_or(after));
         match whole(&message) {
             Found::More => {}
-            other => return other,
+            done @ (Found::Not | Found::Broken | Found::Hello(_)) => return done,
         }
         let Some(next) = after.get(length..) else { return Found::More };
         rest = next;

@@ -161,7 +161,7 @@ impl Connection {
                 let fate = connection.gone(context);
                 (connection, fate)
             }
-            fate => (connection, fate),
+            Fate::Keep | Fate::Again | Fate::Reset | Fate::Close => (connection, fate),
         }
     }
 

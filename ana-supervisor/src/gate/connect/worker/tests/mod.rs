@@ -42,17 +42,15 @@ async fn event(events: &mut Events) -> FromWorker {
 }
 
 async fn shown(events: &mut Events) -> (u64, Shown) {
-    match event(events).await {
-        FromWorker::Peeked { id, shown } => (id, shown),
-        other => panic!("{other:?} instead of what is shown"),
-    }
+    let event = event(events).await;
+    let FromWorker::Peeked { id, shown } = event else { panic!("{event:?} instead of what is shown") };
+    (id, shown)
 }
 
 async fn done(events: &mut Events) -> (u64, u64, u64) {
-    match event(events).await {
-        FromWorker::Done { id, sent, received, .. } => (id, sent, received),
-        other => panic!("{other:?} instead of the end"),
-    }
+    let event = event(events).await;
+    let FromWorker::Done { id, sent, received, .. } = event else { panic!("{event:?} instead of the end") };
+    (id, sent, received)
 }
 
 /// Reads until the end of the stream, or the reset.

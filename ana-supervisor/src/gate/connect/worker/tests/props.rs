@@ -59,11 +59,11 @@ async fn both_ways(up: Vec<u8>, cuts: Vec<usize>, down: Vec<u8>) {
     client.await.unwrap();
     server.await.unwrap();
     let ended = loop {
-        match super::event(&mut events).await {
-            super::FromWorker::HalfClosed { .. } => {}
-            super::FromWorker::Done { sent, received, .. } => break (sent, received),
-            other => panic!("{other:?}"),
+        let event = super::event(&mut events).await;
+        if let super::FromWorker::Done { sent, received, .. } = event {
+            break (sent, received);
         }
+        assert!(matches!(event, super::FromWorker::HalfClosed { .. }), "{event:?}");
     };
     assert_eq!(ended, (up.len() as u64, down.len() as u64));
 }
