@@ -3,7 +3,7 @@
 //!
 //! None of them may panic by itself, and each asserts what has to hold of whatever was parsed.
 
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 
 use crate::{
     api::{
@@ -15,7 +15,7 @@ use crate::{
         process,
     },
     launch::spec::{FromLeader, ToLeader},
-    policy::{Action, Policy, Source},
+    policy::{Action, Destination, Policy, Source},
     sys::fanotify,
 };
 
@@ -34,6 +34,7 @@ pub fn policy(data: &[u8]) {
             return;
         }
     };
+    connections(&policy, argv);
     let argv = process::split(argv);
     for file in policy.exec_files() {
         let listed = [file];
@@ -53,6 +54,29 @@ pub fn policy(data: &[u8]) {
         // Nothing is allowed that an interpreter opened.
         assert_ne!(policy.judge_script(&listed, None).action, Action::Allow);
         assert_eq!(policy.judge_script(&listed, Some(&argv)), policy.judge_script(&listed, Some(&argv)));
+    }
+}
+
+/// Whatever a connection shows has a verdict, and nothing is allowed by a name that nobody has confirmed.
+fn connections(policy: &Policy, shown: &[u8]) {
+    let shown = String::from_utf8_lossy(shown);
+    let names = [shown.clone().into_owned()];
+    for (address, port) in [(IpAddr::from([192, 0, 2, 1]), 443), (IpAddr::from([8, 8, 8, 8]), 853)] {
+        let asked = Destination {
+            address,
+            port,
+            shown: Some(&shown),
+            encrypted: false,
+            names: &names,
+            resolved: &[],
+            shown_is_its_own: false,
+            local: false,
+            exe: &[],
+        };
+        let lied = policy.judge_connect(&asked);
+        assert!(lied.verdict.because.is_ascii(), "{lied:?}");
+        assert!(lied.verdict.action != Action::Allow || lied.name.is_none(), "{lied:?}");
+        assert!(!lied.confirmed, "{lied:?}");
     }
 }
 

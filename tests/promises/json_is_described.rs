@@ -56,6 +56,9 @@ fn every_schema_describes_its_command() {
     let deploy = ground.deploy();
     let explain = ["policy", "explain", "--json", "exec", "--", path_str(&deploy), "x"];
     fits(&ground, "policy-explain", &json(&printed(&ground, &explain)));
+    let explain =
+        ["policy", "explain", "--json", "connect", "--exe", path_str(&deploy), "api.example.com:443"];
+    fits(&ground, "policy-explain", &json(&printed(&ground, &explain)));
     fits(&ground, "policy-check", &json(&printed(&ground, &["policy", "check", "--json"])));
     let wrong = ground.write("wrong.toml", 0o644, "version = 2\n");
     fits(&ground, "policy-check", &json(&printed(&ground, &["policy", "check", "--json", path_str(&wrong)])));

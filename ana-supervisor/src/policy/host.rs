@@ -99,7 +99,11 @@ impl HostPattern {
 
     /// Whether it is a pattern for this name, in any spelling. What is no name matches no pattern.
     pub fn matches(&self, name: &str) -> bool {
-        let Some(name) = host_name(name) else { return false };
+        host_name(name).is_some_and(|name| self.matches_normal(&name))
+    }
+
+    /// The same for a name in its one spelling.
+    pub(super) fn matches_normal(&self, name: &str) -> bool {
         let labels: Vec<&str> = name.split('.').collect();
         // As in `Pattern::matches`: only the last `Many` is ever taken up again.
         let (mut word, mut at) = (0, 0);

@@ -243,7 +243,7 @@ impl ConnectRule {
     }
 
     fn by_name(&self, asked: &Asked<'_>) -> Fit {
-        let matching = |name: &str| self.hosts.iter().find(|host| host.value.matches(name));
+        let matching = |name: &str| self.hosts.iter().find(|host| host.value.matches_normal(name));
         let decides = |by: By, name: &str, how: &str| {
             let host = matching(name)?;
             let because =
