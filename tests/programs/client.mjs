@@ -1,6 +1,5 @@
 // Node's clients. `fetch URL`; `socket URL`: a websocket that says something and waits for it; `ticking URL`: fetch, while
-// the event loop has to keep ticking; `many URL COUNT`: so many fetches at once, of URLs with the
-// number in the place of %.
+// the event loop has to keep ticking; `many URL COUNT`: so many fetches at once, with NUMBER replaced.
 const [how, url, count] = process.argv.slice(2);
 
 async function get() {
@@ -38,7 +37,7 @@ async function ticking() {
 
 async function many() {
   const all = Array.from({ length: Number(count) }, (_, i) =>
-    fetch(url.replace("%", i)).then(
+    fetch(url.replace("NUMBER", i)).then(
       async (response) => `${i}: ${response.status} ${(await response.text()).trim()}`,
       (error) => `${i}: error ${error.cause?.code ?? error}`,
     ),

@@ -133,6 +133,20 @@ fn by_default() {
     ground.verify();
 }
 
+/// `[network] default = "approve"`: what no rule names is asked about, whatever its port and its protocol.
+#[test]
+fn what_no_rule_names() {
+    let (ground, net) = (Ground::new("asked-default"), Net::new("asked-default"));
+    ground.connecting("[network]\ndefault = \"approve\"\n");
+    let script = "bash -c 'exec 3<>/dev/tcp/192.0.2.40/7777; echo hello >&3; read line <&3; echo got $line'";
+    let mut session = net.start(&ground, &["bash", "-c", script]);
+    let question = net.held(&ground, &mut session, 1, NAMELESS).remove(0);
+    assert_eq!(question.rule, "builtin:network", "{question:#?}");
+    ground.approve(&question.id);
+    session.finish().assert_code(0).assert_stdout("got hello");
+    ground.verify();
+}
+
 /// What they fetch is there for whoever is not in a session.
 #[test]
 fn nobody_without_ana() {

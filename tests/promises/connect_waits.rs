@@ -7,7 +7,7 @@ use ana_tests::{
     Ground, Net, Session,
     answers::Question,
     machine::{machine, path_str, which},
-    net::{API, INNOCENT, both},
+    net::{API, INNOCENT},
     skip::skipped,
     wait,
 };
@@ -74,15 +74,13 @@ fn two_hundred_at_once() {
     let (ground, net) = (Ground::new("two-hundred"), Net::new("two-hundred"));
     ground.connecting(&format!(
         "[session]\nmax_holds = {MANY}\n[defaults]\ntimeout = \"10m\"\n\
-         [[connect]]\nname = \"api\"\nhost = [\"*.many.test\"]\n"
+         [[connect]]\nname = \"api\"\nhost = [\"*.protected.test\"]\n"
     ));
-    // A name each: what is alike is one question.
-    for number in 0..MANY {
-        net.dns.put(&format!("n{number}.many.test"), &both(API));
-    }
+    // Alike connections would be one question.
+    net.dns.put("*.protected.test", &[API.0.into(), API.1.into()]);
     let node = ground.script("client.mjs");
     let script = format!(
-        "node {node} many http://n%.many.test/ {MANY} > many.out & \
+        "node {node} many http://nNUMBER.protected.test/ {MANY} > many.out & \
          while read word; do curl -sS -o /dev/null -w \"$word %{{http_code}} %{{time_total}}\\n\" \
          http://www.innocent.test/$word; done; wait"
     );
@@ -157,5 +155,31 @@ fn a_question_ends_with_its_connection() {
     session.hush();
     session.finish();
     net.assert_untouched(API);
+    ground.verify();
+}
+
+/// Connections that differ in nothing are one question; one approval is for one of them, and a denial for all.
+#[test]
+fn alike_they_are_one_question() {
+    let (ground, net) = (Ground::new("alike-net"), Net::new("alike-net"));
+    ground.protecting_api();
+    let curl = "curl -sS -4 -o /dev/null -w '%{http_code}\\n' http://api.protected.test/alike";
+    let script = format!("for i in 1 2 3; do {curl} & done; wait");
+    let session = net.start(&ground, &["bash", "-c", &script]);
+    let asked = |count| {
+        wait::until("one question for all", || {
+            let mut all = ground.pending(1);
+            assert!(all.len() <= 1, "they are alike: {all:#?}");
+            all.pop().filter(|question| question.count == count)
+        })
+    };
+    let first = asked(3);
+    net.assert_untouched(API);
+    ground.approve(&first.id);
+    let second = asked(2);
+    ground.deny(&second.id, "one was enough");
+    let told = session.finish().assert_code(0).stdout();
+    assert_eq!((told.matches("200").count(), told.matches("403").count()), (1, 2), "{told}");
+    assert_eq!(net.arrivals_at(API).len(), 1);
     ground.verify();
 }
