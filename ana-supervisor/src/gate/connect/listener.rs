@@ -38,7 +38,7 @@ pub struct Owner {
 ///
 /// # Errors
 /// proc cannot be read.
-pub fn find(destination: SocketAddr) -> io::Result<Option<Listener>> {
+pub(super) fn find(destination: SocketAddr) -> io::Result<Option<Listener>> {
     let mut found = Vec::new();
     for table in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
         match fs::read_to_string(table) {
@@ -59,7 +59,7 @@ pub fn find(destination: SocketAddr) -> io::Result<Option<Listener>> {
 ///
 /// # Errors
 /// proc cannot be read.
-pub fn is_closed(client: SocketAddr) -> io::Result<bool> {
+pub(super) fn is_closed(client: SocketAddr) -> io::Result<bool> {
     let open = |table: &str| {
         let mut sockets = table.lines().skip(1).filter_map(socket);
         sockets.any(|(_, at, inode)| same(at, client) && inode != 0)

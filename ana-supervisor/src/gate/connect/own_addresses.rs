@@ -25,14 +25,14 @@ const CHANGES: u32 = (libc::RTMGRP_IPV4_IFADDR
 const REJECT: u32 = 0x200;
 
 /// The host's own addresses, followed as they change.
-pub struct OwnAddresses {
+pub(super) struct OwnAddresses {
     changes: AsyncFd<OwnedFd>,
     known: HashSet<IpAddr>,
 }
 
 /// One change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change {
+pub(super) struct Change {
     pub address: IpAddr,
     pub present: bool,
 }
@@ -42,7 +42,7 @@ impl OwnAddresses {
     ///
     /// # Errors
     /// The kernel does not tell.
-    pub fn watch() -> io::Result<Self> {
+    pub(super) fn watch() -> io::Result<Self> {
         let fd = socket(
             AddressFamily::Netlink,
             SockType::Raw,
@@ -57,7 +57,7 @@ impl OwnAddresses {
     ///
     /// # Errors
     /// The addresses cannot be listed.
-    pub fn look(&mut self) -> io::Result<Vec<Change>> {
+    pub(super) fn look(&mut self) -> io::Result<Vec<Change>> {
         let now = present()?;
         let come = now.difference(&self.known).map(|&address| Change { address, present: true });
         let gone = self.known.difference(&now).map(|&address| Change { address, present: false });
@@ -70,7 +70,7 @@ impl OwnAddresses {
     ///
     /// # Errors
     /// The kernel does not tell any more.
-    pub async fn changed(&self) -> io::Result<()> {
+    pub(super) async fn changed(&self) -> io::Result<()> {
         let mut ready = self.changes.readable().await?;
         let mut buffer = [0; 8192];
         loop {
@@ -98,7 +98,7 @@ fn present() -> io::Result<HashSet<IpAddr>> {
 }
 
 /// Whether there is a way to any other host, over IPv4 and over IPv6. Where proc does not tell, there is.
-pub fn has_routes() -> [bool; 2] {
+pub(super) fn has_routes() -> [bool; 2] {
     let tables = [("/proc/thread-self/net/route", leads4 as fn(&str) -> bool), ("/proc/thread-self/net/ipv6_route", leads6)];
     tables.map(|(table, leads)| match std::fs::read_to_string(table) {
         Ok(table) => table.lines().any(leads),

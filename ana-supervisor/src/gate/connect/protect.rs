@@ -35,7 +35,7 @@ impl Ports {
 }
 
 /// The protected addresses as the kernel knows them.
-pub struct Protection {
+pub(super) struct Protection {
     policy: Arc<Policy>,
     maps: NetworkMaps,
     /// The numbers that the kernel knows sets of ports by.
@@ -49,7 +49,7 @@ impl Protection {
     ///
     /// # Errors
     /// A map is full: there is more to protect than the kernel can be told.
-    pub fn start(policy: Arc<Policy>, maps: NetworkMaps) -> Result<Self, KernelError> {
+    pub(super) fn start(policy: Arc<Policy>, maps: NetworkMaps) -> Result<Self, KernelError> {
         let mut protection = Self { policy, maps, sets: HashMap::new(), addresses: HashMap::new() };
         let prefixes: Vec<Cidr> = protection.prefixes().map(|(cidr, _)| cidr).collect();
         for cidr in prefixes {
@@ -68,7 +68,7 @@ impl Protection {
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub fn protect(&mut self, address: IpAddr, names: &[String]) -> Result<(), KernelError> {
+    pub(super) fn protect(&mut self, address: IpAddr, names: &[String]) -> Result<(), KernelError> {
         let named = self.policy.connect_rules().iter().filter(|rule| {
             rule.hosts().any(|pattern| names.iter().any(|name| pattern.matches(name)))
         });
@@ -90,7 +90,7 @@ impl Protection {
     ///
     /// # Errors
     /// The map cannot be changed.
-    pub fn forget(&mut self, address: IpAddr) -> Result<(), KernelError> {
+    pub(super) fn forget(&mut self, address: IpAddr) -> Result<(), KernelError> {
         if self.addresses.remove(&address).is_none() {
             return Ok(());
         }

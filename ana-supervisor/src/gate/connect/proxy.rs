@@ -69,7 +69,7 @@ impl Drop for Connection {
 ///
 /// # Errors
 /// The listener fails.
-pub async fn accept(
+pub(super) async fn accept(
     gate: Arc<ConnectGate>,
     listener: TcpListener,
     arrived: impl Fn(Arrived),

@@ -15,7 +15,7 @@ use super::{peek::Answer, worker::Worker};
 
 /// Has answers read. Cloneable.
 #[derive(Clone)]
-pub struct AnswerReader(Arc<Inner>);
+pub(super) struct AnswerReader(Arc<Inner>);
 
 struct Inner {
     worker: Worker,
@@ -24,12 +24,12 @@ struct Inner {
 }
 
 impl AnswerReader {
-    pub fn new(worker: Worker) -> Self {
+    pub(super) fn new(worker: Worker) -> Self {
         Self(Arc::new(Inner { worker, numbers: AtomicU64::default(), waiting: Mutex::default() }))
     }
 
     /// What the message says; `None`: it is no DNS answer, or the worker is lost.
-    pub async fn read(&self, message: &[u8]) -> Option<Answer> {
+    pub(super) async fn read(&self, message: &[u8]) -> Option<Answer> {
         let number = self.0.numbers.fetch_add(1, Ordering::Relaxed);
         let (teller, told) = oneshot::channel();
         self.lock().insert(number, teller);
@@ -42,7 +42,7 @@ impl AnswerReader {
     }
 
     /// The worker has read one.
-    pub fn tell(&self, number: u64, answer: Option<Answer>) {
+    pub(super) fn tell(&self, number: u64, answer: Option<Answer>) {
         if let Some(teller) = self.lock().remove(&number) {
             // Whoever asked may have given up.
             drop(teller.send(answer));

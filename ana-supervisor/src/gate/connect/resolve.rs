@@ -29,14 +29,14 @@ const REMEMBERED_MAX: usize = 4096;
 
 /// The addresses of one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub(super) struct Found {
     pub addresses: Vec<IpAddr>,
     /// When to ask again.
     pub until: Instant,
 }
 
 /// Asks the host's own servers.
-pub struct Resolver {
+pub(super) struct Resolver {
     servers: Vec<SocketAddr>,
     hosts: HashMap<String, Vec<IpAddr>>,
     reader: AnswerReader,
@@ -45,7 +45,7 @@ pub struct Resolver {
 
 impl Resolver {
     /// With the servers of /etc/resolv.conf and the names of /etc/hosts.
-    pub fn new(reader: AnswerReader) -> Self {
+    pub(super) fn new(reader: AnswerReader) -> Self {
         let conf = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
         Self {
@@ -57,12 +57,12 @@ impl Resolver {
     }
 
     /// The host's servers.
-    pub fn servers(&self) -> &[SocketAddr] {
+    pub(super) fn servers(&self) -> &[SocketAddr] {
         &self.servers
     }
 
     /// The addresses of a name. What cannot be looked up has none.
-    pub async fn addresses(&self, name: &Name) -> Found {
+    pub(super) async fn addresses(&self, name: &Name) -> Found {
         let now = Instant::now();
         if let Some(found) = self.remembered.lock().await.get(name).filter(|found| found.until > now) {
             return found.clone();
