@@ -19,6 +19,7 @@ use super::record::{DecidedBy, Event, Payload, RecordedVerdict};
 use super::sign;
 use super::trust::Trust;
 use super::{LINE_BYTES_MAX, VERSION};
+use crate::operation::{Kind, Operation};
 use crate::state::Folder;
 
 /// What a valid log holds.
@@ -178,6 +179,51 @@ struct Session {
     line: u64,
     /// The operations that were decided: none twice.
     decided: HashSet<String>,
+    /// Connections that a person has approved: later ones may go on with the same signature.
+    signed: HashMap<String, Signed>,
+}
+
+impl Session {
+    /// What goes on with an earlier signature has to be covered by it.
+    fn check_grant(&mut self, payload: &Payload) -> Result<(), String> {
+        let Some(operation) = &payload.operation else { return Ok(()) };
+        if payload.decided_by() == Some(DecidedBy::Grant) {
+            let by = payload.granted_by().unwrap_or_default();
+            let covered = self.signed.get_mut(by).is_some_and(|signed| signed.covers(operation));
+            return match covered {
+                true => Ok(()),
+                false => Err(format!("operation {} is not covered by what was signed with {by}", operation.id)),
+            };
+        }
+        if payload.assertion.is_some() && operation.kind.connect().is_some() {
+            let signed = Signed { operation: operation.clone(), used: false };
+            self.signed.insert(operation.id.clone(), signed);
+        }
+        Ok(())
+    }
+}
+
+/// A connection, or a grant for some, that a person has approved.
+struct Signed {
+    operation: Operation,
+    /// An approval of one connection, whose client had gone, serves one more.
+    used: bool,
+}
+
+impl Signed {
+    /// Whether the signature covers this operation as well.
+    fn covers(&mut self, operation: &Operation) -> bool {
+        if self.operation.rule != operation.rule {
+            return false;
+        }
+        match (&self.operation.kind, operation.kind.connect()) {
+            (Kind::ConnectGrant(grant), Some(connect)) => grant.covers(connect, &operation.issued_at),
+            (Kind::Connect(signed), Some(connect)) => {
+                !std::mem::replace(&mut self.used, true) && **signed == *connect
+            }
+            (Kind::Exec(_), _) | (_, None) => false,
+        }
+    }
 }
 
 impl<'a> Run<'a> {
@@ -302,7 +348,8 @@ impl<'a> Run<'a> {
         };
         match payload.event {
             Event::SessionStart => {
-                let started = Session { file: file.into(), line, decided: HashSet::new() };
+                let (decided, signed) = (HashSet::new(), HashMap::new());
+                let started = Session { file: file.into(), line, decided, signed };
                 if self.ended.contains(session) || self.open.insert(session.clone(), started).is_some() {
                     return Err(format!("session {session} starts twice"));
                 }
@@ -315,6 +362,7 @@ impl<'a> Run<'a> {
                 if !open.decided.insert(id.to_owned()) {
                     return Err(format!("operation {id} is decided twice"));
                 }
+                open.check_grant(payload)?;
             }
             Event::Outcome => {
                 let id = payload.operation_id().unwrap_or_default();

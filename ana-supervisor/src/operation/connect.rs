@@ -106,3 +106,57 @@ pub struct GrantScope {
     /// The policy rule's name.
     pub rule: String,
 }
+
+impl ConnectGrant {
+    /// Whether a connection that was asked about at `issued_at` (RFC 3339) is one of those that were signed for.
+    pub fn covers(&self, connect: &Connect, issued_at: &str) -> bool {
+        let in_time = match self.until.as_str() {
+            "session" => true,
+            until => match (until.parse::<jiff::Timestamp>(), issued_at.parse::<jiff::Timestamp>()) {
+                (Ok(until), Ok(issued)) => issued <= until,
+                (Err(_), _) | (_, Err(_)) => false,
+            },
+        };
+        let GrantScope { name, address, port, rule: _ } = &self.scope;
+        let named = |name: &String| connect.name.as_ref() == Some(name) || connect.names.contains(name);
+        let listener = |connect: &Connect| connect.listener.as_ref().map(|listener| listener.address.clone());
+        let there = match (name, address) {
+            (Some(name), _) => named(name),
+            (None, Some(_)) if self.connect.listener.is_some() => {
+                return in_time && listener(&self.connect) == listener(connect);
+            }
+            (None, Some(address)) => connect.address == *address,
+            (None, None) => false,
+        };
+        in_time && there && connect.port == *port
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Kind, example_grant};
+
+    #[test]
+    fn a_grant_covers_its_scope_and_no_more() {
+        let Kind::ConnectGrant(grant) = example_grant().kind else { panic!("a grant") };
+        let connect = grant.connect.clone();
+        let mut grant = *grant;
+        grant.until = "2026-03-01T12:10:00.000Z".to_owned();
+        (grant.scope.name, grant.scope.address) = (Some("api.test".to_owned()), None);
+        let mut named = connect.clone();
+        named.name = Some("api.test".to_owned());
+        assert!(grant.covers(&named, "2026-03-01T12:10:00.000Z"));
+        assert!(!grant.covers(&named, "2026-03-01T12:10:00.001Z"), "too late");
+        assert!(!grant.covers(&named, "soon"));
+        let other_port = super::Connect { port: named.port ^ 1, ..named.clone() };
+        assert!(!grant.covers(&other_port, "2026-03-01T12:00:00.000Z"));
+        let other_name = super::Connect { name: Some("b.test".to_owned()), names: Vec::new(), ..named.clone() };
+        assert!(!grant.covers(&other_name, "2026-03-01T12:00:00.000Z"));
+        (grant.scope.name, grant.scope.address) = (None, Some(named.address.clone()));
+        grant.until = "session".to_owned();
+        grant.connect.listener = None;
+        assert!(grant.covers(&other_name, "2036-03-01T12:00:00.000Z"));
+        let elsewhere = super::Connect { address: "192.0.2.99".to_owned(), ..named };
+        assert!(!grant.covers(&elsewhere, "2026-03-01T12:00:00.000Z"));
+    }
+}
