@@ -73,8 +73,7 @@ impl Socket {
 
     /// Makes it fit for copying.
     fn prepare(&self) -> Result<(), Errno> {
-        let flags = OFlag::from_bits_retain(fcntl(&self.fd, FcntlArg::F_GETFL)?);
-        fcntl(&self.fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        never_block(&self.fd)?;
         // What the one side sent must not wait for more of it; and urgent data is a byte like any other.
         setsockopt(&self.fd, sockopt::TcpNoDelay, &true)?;
         setsockopt(&self.fd, sockopt::OobInline, &true).or(Ok(()))
@@ -334,4 +333,10 @@ impl Connection {
             }
         }
     }
+}
+
+/// Makes every call on it return at once, whoever made it.
+pub(super) fn never_block(fd: &OwnedFd) -> Result<(), Errno> {
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop)
 }

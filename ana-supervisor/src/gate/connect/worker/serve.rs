@@ -15,7 +15,7 @@ use nix::{
 
 use super::{
     FromWorker, ToWorker,
-    connection::{Connection, Context, Fate, ID_MAX, Side, token},
+    connection::{Connection, Context, Fate, ID_MAX, Side, never_block, token},
     copy::Pipes,
     wire::{Packet, Received, Receiver},
 };
@@ -68,6 +68,7 @@ impl Tools {
 
 impl Server {
     fn new(control: OwnedFd) -> io::Result<Self> {
+        never_block(&control)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&control, EpollEvent::new(EpollFlags::EPOLLIN, CONTROL))?;
         let tools = Tools {
