@@ -93,7 +93,7 @@ impl Pipeline {
             None => held.pass().await?,
         };
         match flow.passed().await {
-            Passed::Again(held) => Ok(Some(held)),
+            Passed::Again(held) => Ok(Some(*held)),
             Passed::Over { sent, received, time } => {
                 let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
                 let detail =

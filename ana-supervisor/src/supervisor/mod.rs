@@ -11,6 +11,7 @@ mod answering;
 mod connections;
 mod door;
 mod ending;
+mod keepers;
 mod leftovers;
 mod notices;
 mod owner;

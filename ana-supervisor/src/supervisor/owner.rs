@@ -16,7 +16,8 @@ use super::{
     door::Door,
     ending::End,
     io as doing,
-    setup::{self, Loading, Prepared, tell_leader},
+    keepers::{start_leader, tell_leader},
+    setup::{self, Loading, Prepared},
 };
 use crate::{
     api::{
@@ -179,7 +180,7 @@ impl Running {
         connections: Option<Connections>,
         oom_score: Option<String>,
     ) -> Result<Self, SupervisorError> {
-        let (leader, leader_process) = setup::start_leader(oom_score.as_deref())?;
+        let (leader, leader_process) = start_leader(oom_score.as_deref())?;
         let leader_pid = Pid::from_raw(leader_process.id().cast_signed());
         let info = SessionInfo {
             session: door.session.clone(),

@@ -4,30 +4,24 @@ use std::{
     collections::HashSet,
     fs::{self, File},
     io,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::net::UnixStream as StdUnixStream,
-    },
+    os::fd::AsFd,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     sync::Arc,
 };
 
-use nix::{fcntl::Flock, unistd::Pid};
-use tokio::{
-    net::UnixStream,
-    sync::{mpsc, watch},
-};
+use nix::fcntl::Flock;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     Options, SupervisorError, answering,
     connections::Connections,
     door::Door,
-    io as doing, leftovers,
+    io as doing,
+    keepers::{Warden, start_warden},
+    leftovers,
     watching::{self, Watched},
 };
 use crate::{
-    api::frame::{self, Blocking},
     approval::{
         Desk,
         counters::Stored,
@@ -53,7 +47,6 @@ use crate::{
     kernel::{self, Kernel, KernelError, Report, network::NetworkPrograms},
     launch::{
         cgroup::SessionCgroup,
-        leader,
         pids::TaskLimit,
         pulse::Pulse,
         remains::Remains,
@@ -95,12 +88,6 @@ pub(super) struct Prepared {
 
 /// The guard, being loaded.
 pub(super) type Loading = std::thread::JoinHandle<Result<Kernel, kernel::KernelError>>;
-
-/// The warden, and the socket by which it is relieved.
-pub(super) struct Warden {
-    pub process: Child,
-    pub socket: Blocking,
-}
 
 /// Loads the policy for this user; its errors come rendered.
 pub(super) fn load_policy(
@@ -271,14 +258,6 @@ impl Prepared {
     }
 }
 
-impl Warden {
-    /// There is nothing left to be watched.
-    pub(super) fn relieve(&mut self) {
-        self.socket.send(&warden::Done, &[]).ok();
-        self.process.wait().ok();
-    }
-}
-
 /// Puts up every fence. On an error nothing of the agent has run, and what was made is taken down.
 pub(super) fn prepare(
     options: &Options,
@@ -433,46 +412,6 @@ fn devices(policy: &Policy) -> Result<Vec<kernel::DeviceRule>, SupervisorError> 
     Ok(rules)
 }
 
-fn start_warden(
-    options: &Options,
-    door: &Door,
-    [group, lock, beats]: [BorrowedFd; 3],
-) -> Result<Warden, SupervisorError> {
-    let (ours, theirs) = StdUnixStream::pair().map_err(doing("make a socket for the warden"))?;
-    let process = role(warden::ROLE, theirs).spawn().map_err(doing("start the warden"))?;
-    let mut socket = Blocking::new(ours, 1024);
-    let charge = warden::Charge {
-        session: door.session.clone(),
-        remains: door.remains(),
-        state: options.state.clone(),
-    };
-    let this = sys::process::pidfd_open(Pid::this()).map_err(doing("open our own pidfd"))?;
-    let fds = [this.as_fd(), group, lock, beats];
-    socket.send(&charge, &fds).map_err(doing("charge the warden"))?;
-    let answer: Option<warden::Done> = socket.receive().map_err(doing("hear from the warden"))?;
-    answer.ok_or(SupervisorError::Protocol("the warden"))?;
-    Ok(Warden { process, socket })
-}
-
-/// One of our own processes, with a socket to us as its stdin.
-fn role(name: &str, socket: StdUnixStream) -> Command {
-    let mut command = Command::new("/proc/self/exe");
-    command.arg(name).stdin(Stdio::from(OwnedFd::from(socket))).stdout(Stdio::null()).env_clear();
-    command
-}
-
-/// Starts the session leader; its socket, and the process.
-pub(super) fn start_leader(oom_score: Option<&str>) -> Result<(UnixStream, Child), SupervisorError> {
-    let (ours, theirs) = StdUnixStream::pair().map_err(doing("make a socket for the session leader"))?;
-    let mut command = role(leader::ROLE, theirs);
-    if let Some(score) = oom_score {
-        command.env(leader::OOM_SCORE_VARIABLE, score);
-    }
-    let process = command.spawn().map_err(doing("start the session leader"))?;
-    ours.set_nonblocking(true).map_err(doing("talk to the session leader"))?;
-    Ok((UnixStream::from_std(ours).map_err(doing("talk to the session leader"))?, process))
-}
-
 fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
@@ -509,13 +448,4 @@ pub(super) fn record_start(
         .detail(detail);
     prepared.pipeline.store.append(entry)?;
     Ok(())
-}
-
-/// Sends one word to the session leader.
-pub(super) async fn tell_leader(
-    leader: &UnixStream,
-    word: &crate::launch::spec::ToLeader,
-    fds: &[std::os::fd::BorrowedFd<'_>],
-) -> Result<(), SupervisorError> {
-    frame::send(leader, word, fds).await.map_err(doing("talk to the session leader"))
 }

@@ -193,7 +193,7 @@ struct Tail {
 /// How a connection went on.
 pub enum Passed {
     /// The client's next bytes wait.
-    Again(Held),
+    Again(Box<Held>),
     /// Over: bytes of the client's, bytes for the client.
     Over { sent: u64, received: u64, time: Duration },
     /// Over, and nobody knows more.
@@ -307,7 +307,8 @@ impl Flow {
         loop {
             match connection.event().await {
                 Some(FromWorker::Peeked { shown, .. }) => {
-                    return Passed::Again(Held { connection, shown, tunnel, joined: true });
+                    let held = Held { connection, shown, tunnel, joined: true };
+                    return Passed::Again(Box::new(held));
                 }
                 Some(FromWorker::Done { sent, received, milliseconds, .. }) => {
                     return Passed::Over { sent, received, time: Duration::from_millis(milliseconds) };

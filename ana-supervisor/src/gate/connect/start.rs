@@ -12,6 +12,7 @@ use ana_common::network::{
     NETWORK_CAPTURE_ALL, NETWORK_DNS, NETWORK_DOT_REFUSED, NETWORK_LOOPBACK_ANY, NETWORK_NO_ROUTE4,
     NETWORK_NO_ROUTE6, NETWORK_QUIC_ALLOWED, Network,
 };
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
     net::{TcpListener, UdpSocket},
     sync::{mpsc, oneshot, watch},
@@ -72,11 +73,14 @@ impl Stubs {
 
     async fn try_bind() -> io::Result<Self> {
         let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        // An urgent byte is one of the stream like any other, from the first one on.
+        setsockopt(&v4, sockopt::OobInline, &true)?;
         let port = v4.local_addr()?.port();
         let mut stubs =
             Self { listeners: vec![v4], dns: vec![UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).await?], port };
         match TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await {
             Ok(v6) => {
+                setsockopt(&v6, sockopt::OobInline, &true)?;
                 stubs.listeners.push(v6);
                 stubs.dns.push(UdpSocket::bind((Ipv6Addr::LOCALHOST, port)).await?);
             }
