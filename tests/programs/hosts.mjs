@@ -35,6 +35,8 @@ function upgrade(request, socket) {
   const accept = createHash("sha1").update(request.headers["sec-websocket-key"] + guid).digest("base64");
   socket.write(`HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\n\r\n`);
   socket.on("error", () => socket.destroy());
+  // curl never says anything, and waits.
+  socket.setTimeout(1000, () => socket.destroy());
   socket.on("data", (frame) => {
     if ((frame[0] & 15) === 8) return socket.end(Buffer.from([0x88, 0]));
     const length = frame[1] & 127;

@@ -76,9 +76,9 @@ libc = ctypes.CDLL(None, use_errno=True)
 def say(name, error=None): print('attempt %s: %s' % (name, 'ok' if error is None else error), flush=True)
 def reach(name, s):
     try:
-        s.settimeout(5); s.connect(('192.0.2.10', 7777)); s.sendall(b'apart'); assert s.recv(16) == b'apart'
+        s.settimeout(5); s.connect(('192.0.2.10', 7777)); s.sendall(b'apart\\n'); assert s.recv(16) == b'apart\\n'
         say(name)
-    except OSError as error: say(name, error.errno)
+    except OSError as error: say(name, error.errno or repr(error))
 before = socket.socket()
 say('unshare', None if libc.unshare(0x10000000 | 0x40000000) == 0 else ctypes.get_errno())
 reach('before', before)

@@ -17,7 +17,8 @@ fn what_is_written_down() {
     let (ground, net) = (Ground::new("evidence-net"), Net::new("evidence-net"));
     net.web();
     ground.protecting_api();
-    let command = ["curl", "-sS", "-4", "--data", &"x".repeat(50_000), "https://api.protected.test/posted"];
+    let command = ["curl", "-sS", "-4", "--data-binary", "@body", "https://api.protected.test/posted"];
+    ground.write_home("body", 0o644, &"x".repeat(50_000));
     let mut session = net.start(&ground, &command);
     let question = net.held(&ground, &mut session, 1, API).remove(0);
     ground.approve(&question.id);
