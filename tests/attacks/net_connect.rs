@@ -27,7 +27,7 @@ use nix::{
 };
 
 /// How often a race is tried.
-const ROUNDS: u32 = 300;
+const ROUNDS: u32 = 90;
 
 fn main() {
     let text = |index| argument(index).to_string_lossy().into_owned();

@@ -70,7 +70,7 @@ fn racing() -> Vec<String> {
 #[test]
 fn races_without_ana() {
     let (ground, net) = (Ground::bare("races-bare"), Net::new("races-bare"));
-    net.run_without_ana(&ground, &racing()).assert_code(0).assert_stdout("of 300");
+    net.run_without_ana(&ground, &racing()).assert_code(0).assert_stdout("of 90");
     for words in [b"attack swap".as_slice(), b"attack reuse"] {
         let reached = net.arrivals_at(API).iter().filter(|arrival| arrival.first == words).count();
         assert!(reached > 0, "{words:?} never reached the host");
@@ -88,7 +88,7 @@ fn races() {
     let arrivals = net.arrivals_at(INNOCENT);
     for words in [b"attack swap".as_slice(), b"attack other"] {
         let reached = arrivals.iter().filter(|arrival| arrival.first == words).count();
-        assert!(reached > 10, "{reached} reached the innocent host: {told}");
+        assert!(reached > 3, "{reached} reached the innocent host: {told}");
     }
     assert!(arrivals.iter().all(|arrival| arrival.first != b"attack reuse"), "words for the other host");
     ground.verify();
