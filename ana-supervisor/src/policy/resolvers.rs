@@ -6,26 +6,25 @@ use std::{net::IpAddr, sync::LazyLock};
 
 use super::{cidr::Cidr, host::host_name};
 
-/// Each stands for itself and every name below it. Sources, as of 2026: the providers' own documentation; the AdGuard
-/// DNS knowledge base, "Known DNS Providers" (adguard-dns.io/kb/general/dns-providers); the DNSCrypt project's
-/// public-resolvers.md; the canary and default lists of Firefox and Chromium.
+/// Each stands for itself and every name below it. From memory, in part compared with lists on the web (AdGuard's "Known DNS
+/// Providers", DNSCrypt's public-resolvers.md): a help, not a reference.
 const NAMES: [&str; 66] = [
-    // Cloudflare (developers.cloudflare.com/1.1.1.1), its gateway for companies, Mozilla's and Chrome's entrances.
+    // Cloudflare, its gateway for companies, Mozilla's and Chrome's entrances.
     "cloudflare-dns.com",
     "cloudflare-gateway.com",
     "one.one.one.one",
     "dns.cloudflare.com",
-    // Google (developers.google.com/speed/public-dns).
+    // Google.
     "dns.google",
     "dns.google.com",
-    // Quad9 (quad9.net/service/service-addresses-and-features).
+    // Quad9.
     "dns.quad9.net",
     "dns9.quad9.net",
     "dns10.quad9.net",
     "dns11.quad9.net",
     "dns12.quad9.net",
     "dns-nosec.quad9.net",
-    // OpenDNS, Cisco Umbrella (support.opendns.com).
+    // OpenDNS, Cisco Umbrella.
     "doh.opendns.com",
     "dns.opendns.com",
     "doh.familyshield.opendns.com",
@@ -35,7 +34,7 @@ const NAMES: [&str; 66] = [
     "dns.umbrella.com",
     "dns.sse.cisco.com",
     "doh.umbrella.com",
-    // AdGuard (adguard-dns.io).
+    // AdGuard.
     "adguard-dns.com",
     "dns.adguard.com",
     "dns-family.adguard.com",
