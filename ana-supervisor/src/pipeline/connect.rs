@@ -11,11 +11,13 @@ use crate::{
     evidence::Recorded,
     gate::{
         Ticket,
-        connect::{Arrived, Asked, ConnectError, ConnectGate, Held, Passed, grants::Target, requester::Asker},
+        connect::{
+            Arrived, Asked, ConnectError, ConnectGate, Held, Passed, grants::Target, peek::Protocol, requester::Asker,
+        },
         tell::Refusal,
     },
     operation::{self, Kind},
-    policy::{Action, By, ConnectVerdict, Scope},
+    policy::{Action, By, ConnectVerdict, NETWORK_RULE, Policy, Scope},
     sys,
 };
 
@@ -123,7 +125,7 @@ impl Pipeline {
         asked: Asked,
         earlier: &[Ticket],
     ) -> Result<Way, ConnectError> {
-        let verdict = asked.judge(&self.policy);
+        let verdict = judge(&asked, held, &self.policy);
         let action = verdict.verdict.action;
         if action == Action::Approve && earlier.iter().any(|ticket| is_the_same(ticket, &asked, &verdict)) {
             // It had said nothing when it was approved, or is inside of what was.
@@ -212,7 +214,7 @@ impl Pipeline {
             }
             (Action::Approve, Scope::Session) => Some(("session".to_owned(), u64::MAX)),
         };
-        let target = asked.granted_target(by_name);
+        let target = asked.granted_target(by_name, confirmed);
         let like = Kind::Connect(Box::new(connect.clone()));
         let kind = match &until {
             None => like.clone(),
@@ -296,6 +298,18 @@ impl Pipeline {
     }
 }
 
+/// The policy's verdict; but what shows nothing that can be relied on does not pass because of what it shows.
+fn judge(asked: &Asked, held: &Held, policy: &Policy) -> ConnectVerdict {
+    let mut judged = asked.judge(policy);
+    let unreliable = held.shown().protocol == Protocol::Garbage;
+    if unreliable && judged.verdict.action == Action::Allow && matches!(judged.by, By::Default | By::Shown) {
+        judged.verdict.action = Action::Deny;
+        judged.verdict.rule = NETWORK_RULE.to_owned();
+        judged.verdict.because = "what it shows of its destination is broken, or says two things".to_owned();
+    }
+    judged
+}
+
 /// Whether what a connection shows now is what it was approved for before it showed anything: the same rule, and no name but
 /// one that the person was told.
 fn is_the_same(ticket: &Ticket, asked: &Asked, verdict: &ConnectVerdict) -> bool {
@@ -303,7 +317,9 @@ fn is_the_same(ticket: &Ticket, asked: &Asked, verdict: &ConnectVerdict) -> bool
     let Some(before) = operation.kind.connect() else { return false };
     let told = |name: &str| before.name.as_deref() == Some(name) || before.names.iter().any(|known| known == name);
     operation.rule == verdict.verdict.rule
+        && before.address == asked.target.address.ip().to_string()
         && before.port == asked.target.address.port()
+        && before.through == asked.target.through.map(|proxy| proxy.to_string())
         && asked.shown.name.as_deref().is_none_or(told)
 }
 

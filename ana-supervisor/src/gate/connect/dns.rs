@@ -64,7 +64,7 @@ async fn forward(gate: &ConnectGate, server: SocketAddr, question: &[u8]) -> io:
         let length = socket.recv(&mut buffer).await?;
         let message = buffer.get(..length).unwrap_or_default();
         if message.get(..2) == question.get(..2) {
-            return gate.handed_on(message, server).await;
+            return gate.handed_on(message).await;
         }
     }
 }
@@ -95,7 +95,7 @@ pub async fn relay(gate: Arc<ConnectGate>, client: TcpStream, server: SocketAddr
     };
     let answers = async {
         while let Some(answer) = read(&mut from_server).await? {
-            write(&mut to_client, &gate.handed_on(&answer, server).await?).await?;
+            write(&mut to_client, &gate.handed_on(&answer).await?).await?;
         }
         to_client.shutdown().await
     };
@@ -130,10 +130,10 @@ impl ConnectGate {
     ///
     /// # Errors
     /// It is no DNS answer, or says more about protected names than can be known: then nothing of it is handed on.
-    async fn handed_on(&self, message: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
+    async fn handed_on(&self, message: &[u8]) -> io::Result<Vec<u8>> {
         let answer = self.reader().read(message).await;
         let answer: Answer = answer.ok_or_else(|| io::Error::other("not a DNS answer"))?;
-        self.learn(&answer, self.is_hosts_server(server)).map_err(io::Error::other)?;
+        self.learn(&answer).map_err(io::Error::other)?;
         Ok(answer.message)
     }
 }

@@ -112,10 +112,11 @@ impl Asked {
         }
     }
 
-    /// What a standing grant for it is for.
-    pub fn granted_target(&self, by_name: Option<&str>) -> super::grants::Target {
+    /// What a standing grant for it is for. A name that is not known to be the address's own stands for nothing: the next
+    /// connection that shows it may go anywhere.
+    pub fn granted_target(&self, by_name: Option<&str>, confirmed: bool) -> super::grants::Target {
         let address = self.target.address;
-        match (&self.listener, by_name) {
+        match (&self.listener, by_name.filter(|_| confirmed)) {
             (Some(listener), _) => super::grants::Target::Listener(listener.at, listener.socket),
             (None, Some(name)) => super::grants::Target::Name(name.to_owned(), address.port()),
             (None, None) => super::grants::Target::Address(address),
@@ -175,13 +176,15 @@ impl ConnectGate {
         behind
     }
 
-    /// Whether the name that is shown is one of the address. Where no verdict could depend on it, nobody is asked.
+    /// Whether the name that is shown is one of the address. Where neither a verdict nor what a person is told could depend
+    /// on it, nobody is asked, and it counts as not known to be.
     async fn shows_its_own(&self, name: &Name, asked: &Asked) -> bool {
         let address: IpAddr = asked.target.address.ip();
         let default = self.policy.network().map_or(Action::Allow, |network| network.default);
         let listed = self.policy.connect_rules().iter().any(|rule| rule.cidrs().any(|c| c.contains(address)));
-        if default == Action::Allow && asked.called.names.is_empty() && !listed {
-            return true;
+        let plain = default == Action::Allow && asked.called.names.is_empty() && !listed;
+        if plain && !self.is_protected(name) {
+            return false;
         }
         self.is_its_own(name, address).await
     }

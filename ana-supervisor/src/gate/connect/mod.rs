@@ -178,15 +178,15 @@ impl ConnectGate {
     }
 
     /// Takes in what a DNS answer says: what leads to a protected name, or from one, is protected before anybody can connect
-    /// to it. `hosts`: a server of the host's said it.
-    fn learn(&self, answer: &Answer, hosts: bool) -> Result<(), Unlearned> {
+    /// to it. Whoever answered may have been chosen by the agent, and was asked by it: nothing is confirmed by that.
+    fn learn(&self, answer: &Answer) -> Result<(), Unlearned> {
         let protected: Vec<&Name> = answer.names.iter().filter(|name| self.is_protected(name)).collect();
         let ttl = Duration::from_secs(answer.ttl.into());
         for address in answer.addresses.iter().map(IpAddr::to_canonical) {
             for name in answer.question.iter().chain(&answer.names) {
-                self.known().names.note(address, name, hosts);
+                self.known().names.note(address, name, false);
             }
-            self.protect(address, &protected, ttl, hosts)?;
+            self.protect(address, &protected, ttl, false)?;
         }
         Ok(())
     }
@@ -209,7 +209,13 @@ impl ConnectGate {
         if self.known().names.is_confirmed(address, name) {
             return true;
         }
-        self.resolver.addresses(name).await.addresses.contains(&address)
+        let found = self.resolver.addresses(name).await;
+        let mut known = self.known();
+        // Hosts with many addresses tell some of them at a time: those that were told once count on.
+        for address in found.addresses.iter().map(IpAddr::to_canonical) {
+            known.names.note(address, name, true);
+        }
+        known.names.is_confirmed(address, name)
     }
 
     /// Follows the addresses of one protected name, for ever.

@@ -3,7 +3,7 @@
 //! One table holds what protected names lead to. It only ever makes more connections stop, so whoever lies about it
 //! harms himself; but it must not be flushed by a flood, so nothing that still counts is ever pushed out of it: when it is
 //! full, further answers are not passed on. The other table holds what else addresses are called: to tell people, and, where
-//! a server of the host's has said so, to see that a connection shows a name of its own.
+//! the supervisor has looked it up itself, to see that a connection shows a name of its own.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -34,7 +34,7 @@ pub struct Names {
 #[derive(Clone, Debug)]
 struct Other {
     name: String,
-    /// A server of the host's has said so.
+    /// The supervisor's own look-up has said so.
     confirmed: bool,
 }
 
@@ -93,7 +93,7 @@ impl Names {
         Ok(true)
     }
 
-    /// What the address was called; `confirmed`: by a server of the host's.
+    /// What the address was called; `confirmed`: by the supervisor's own look-up.
     pub fn note(&mut self, address: IpAddr, name: &str, confirmed: bool) {
         let names = self.others.entry(address).or_insert_with(|| {
             self.order.push_back(address);
@@ -113,7 +113,7 @@ impl Names {
         }
     }
 
-    /// Whether a server of the host's has said that `name` has this address.
+    /// Whether the supervisor's own look-up has said that `name` has this address.
     pub fn is_confirmed(&self, address: IpAddr, name: &str) -> bool {
         let others = self.others.get(&address).into_iter().flatten();
         others.into_iter().any(|other| other.confirmed && other.name == name)
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_hosts_servers_confirm() {
+    fn only_the_supervisors_own_look_ups_confirm() {
         let mut names = Names::default();
         names.note(address(1), "a.test", false);
         assert!(!names.is_confirmed(address(1), "a.test"));

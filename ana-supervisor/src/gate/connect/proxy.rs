@@ -246,8 +246,9 @@ impl Held {
         let Self { connection, shown, tunnel, joined } = self;
         let (gate, id) = (Arc::clone(&connection.gate), connection.id);
         let lost = doing("talk to the proxy's worker");
-        // What comes later is looked at as well: a client that has said nothing, and what it says inside of a tunnel.
-        let later = matches!(shown.protocol, Protocol::Silent | Protocol::Connect);
+        // What comes later is looked at as well: a client that has said nothing, what it says inside of a tunnel, and what it
+        // asks of an HTTP proxy next.
+        let later = shown.absolute || matches!(shown.protocol, Protocol::Silent | Protocol::Connect);
         let tunnel = match shown.protocol {
             Protocol::Connect => Some((shown.name, shown.target_port.unwrap_or(HTTPS_PORT))),
             Protocol::Tls | Protocol::Http | Protocol::Other | Protocol::Silent | Protocol::Garbage => tunnel,

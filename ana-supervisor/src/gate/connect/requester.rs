@@ -7,7 +7,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::fs::MetadataExt,
+        unix::fs::{MetadataExt, OpenOptionsExt},
     },
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -152,13 +152,27 @@ impl Look {
     fn take(self) -> io::Result<Seen> {
         sys::thread::with_no_descriptor_but(self.anchor.as_fd())?;
         let pid = self.pid;
+        if !self.runs_it_still()? {
+            // What it runs now has not asked.
+            return Ok(Seen { program: None, argv: Vec::new(), cwd: None });
+        }
         let program = self.program().unwrap_or_default();
         let mut arguments = sys::process::small_file(&format!("/proc/{pid}/cmdline")).unwrap_or_default();
         if arguments.len() > ARGUMENTS_MAX {
             arguments.clear();
         }
         let argv = process::split(&arguments).into_iter().map(Bytes).collect();
-        Ok(Seen { program, argv, cwd: process::working_directory(pid).ok() })
+        let seen = Seen { program, argv, cwd: process::working_directory(pid).ok() };
+        match self.runs_it_still()? {
+            true => Ok(seen),
+            false => Ok(Seen { program: None, argv: Vec::new(), cwd: None }),
+        }
+    }
+
+    /// Whether the process runs what it ran when it asked.
+    fn runs_it_still(&self) -> io::Result<bool> {
+        let path = File::options().read(true).custom_flags(libc::O_PATH).open(format!("/proc/{}/exe", self.pid))?;
+        Ok(identity::file_key_seen_by(path.as_fd(), self.pid.as_raw().unsigned_abs())? == self.exe)
     }
 
     fn program(&self) -> io::Result<Option<operation::File>> {
