@@ -1,6 +1,6 @@
 //! What the programs of the connect gate and user space share.
 
-use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::FileKey;
 
@@ -39,6 +39,16 @@ impl Endpoint {
         }
         let address = Ipv6Addr::from(octets).to_canonical();
         SocketAddr::new(address, u16::try_from(self.port).unwrap_or(0))
+    }
+}
+
+/// The host that an address stands for: IPv4 for an IPv4-mapped address (::ffff:0:0/96) and for one under the well-known
+/// prefix of NAT64 (64:ff9b::/96, RFC 6052). Any other address is its own.
+pub fn canonical(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = address else { return address };
+    match v6.octets() {
+        [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d] => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+        _ => v6.to_canonical(),
     }
 }
 
@@ -238,6 +248,21 @@ mod tests {
         let mapped = Endpoint::new("[::ffff:192.0.2.7]:443".parse().unwrap());
         assert_eq!(mapped, Endpoint::new("192.0.2.7:443".parse().unwrap()));
         assert_eq!(mapped.addr, [0, 0, u32::to_be(0xffff), u32::to_be(0xc000_0207)]);
+    }
+
+    #[test]
+    fn an_ipv4_host_is_known_by_its_other_addresses() {
+        for (shown, host) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("64:ff9b::192.0.2.7", "192.0.2.7"),
+            ("64:ff9b:1::192.0.2.7", "64:ff9b:1::192.0.2.7"),
+            ("64:ff9b::1:192.0.2.7", "64:ff9b::1:192.0.2.7"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("::1", "::1"),
+        ] {
+            assert_eq!(canonical(shown.parse().unwrap()), host.parse::<IpAddr>().unwrap(), "{shown}");
+        }
     }
 
     #[test]

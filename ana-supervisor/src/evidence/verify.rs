@@ -192,7 +192,9 @@ impl Session {
             let covered = self.signed.get_mut(by).is_some_and(|signed| signed.covers(operation));
             return match covered {
                 true => Ok(()),
-                false => Err(format!("operation {} is not covered by what was signed with {by}", operation.id)),
+                false => {
+                    Err(format!("operation {} is not covered by what was signed with {by}", operation.id))
+                }
             };
         }
         if payload.assertion.is_some() && operation.kind.connect().is_some() {

@@ -59,9 +59,9 @@ fn stat(fd: BorrowedFd<'_>) -> io::Result<nix::sys::stat::FileStat> {
 }
 
 fn number(info: &str, name: &str) -> io::Result<u64> {
-    info.lines()
-        .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no {name} in /proc/thread-self/fdinfo")))
+    info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("no {name} in /proc/thread-self/fdinfo"))
+    })
 }
 
 /// `36 35 98:0 /root /mountpoint …`: the device of the mount with this id.

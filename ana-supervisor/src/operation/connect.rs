@@ -150,7 +150,8 @@ mod tests {
         assert!(!grant.covers(&named, "soon"));
         let other_port = super::Connect { port: named.port ^ 1, ..named.clone() };
         assert!(!grant.covers(&other_port, "2026-03-01T12:00:00.000Z"));
-        let other_name = super::Connect { name: Some("b.test".to_owned()), names: Vec::new(), ..named.clone() };
+        let other_name =
+            super::Connect { name: Some("b.test".to_owned()), names: Vec::new(), ..named.clone() };
         assert!(!grant.covers(&other_name, "2026-03-01T12:00:00.000Z"));
         (grant.scope.name, grant.scope.address) = (None, Some(named.address.clone()));
         grant.until = "session".to_owned();

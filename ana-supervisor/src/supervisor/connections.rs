@@ -53,8 +53,7 @@ impl Connections {
         let level = prepared.cgroup.level();
         let session = kernel::SessionCgroup { fd: folder.as_fd(), id, level };
         let pipeline = Arc::clone(&prepared.pipeline);
-        let parts =
-            Parts { policy: Arc::clone(&pipeline.policy), common: Arc::clone(&pipeline.gate.common) };
+        let parts = Parts { policy: Arc::clone(&pipeline.policy), common: Arc::clone(&pipeline.gate.common) };
         let maps = programs.maps();
         let services = ConnectGate::raise(parts, programs, &session, &door.remains().pins).await?;
         Self::serve(services, maps, pipeline, prepared.fatal_sender.clone()).await

@@ -29,7 +29,9 @@ pub(super) fn of(door: &Door, prepared: &Prepared, connections: Option<&Connecti
     }
     if let Some((first, rest)) = connections.and_then(|connections| connections.unknown.split_first()) {
         let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
-        notices.push(format!("no address yet: {first}{more} (looked up again and again; its name counts already)"));
+        notices.push(format!(
+            "no address yet: {first}{more} (looked up again and again; its name counts already)"
+        ));
     }
     let switches = prepared.switches;
     for (on, what) in [

@@ -30,8 +30,7 @@ use crate::{
     evidence::{Entry, Event, Store, Writer, notes, writer::Budget},
     gate::{
         exec::{
-            Common, ExecGate, OnTheirWay,
-            JudgedImages,
+            Common, ExecGate, JudgedImages, OnTheirWay,
             admitted::Admitted,
             answerer::{Answerer, Blocked},
             look::Lookers,
@@ -426,7 +425,8 @@ pub(super) fn record_start(
     let words: Vec<String> = spec.argv.iter().map(crate::operation::Bytes::escaped).collect();
     let kernel = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned());
     let gates: &[&str] = if connections.is_some() { &["exec", "connect"] } else { &["exec"] };
-    let network = connections.map(|connections| serde_json::json!({ "names_without_address": connections.unknown }));
+    let network =
+        connections.map(|connections| serde_json::json!({ "names_without_address": connections.unknown }));
     let detail = serde_json::json!({
         "command": words,
         "user": door.account.name(),

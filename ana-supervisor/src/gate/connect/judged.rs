@@ -9,8 +9,7 @@ use std::{
 use ana_common::network::ORIGIN_LOCAL;
 
 use super::{
-    ConnectGate, Held, Listener,
-    listener,
+    ConnectGate, Held, Listener, listener,
     names::Called,
     peek::{self, Name, Protocol, Shown},
 };
@@ -100,7 +99,10 @@ impl Asked {
             alpn: self.shown.alpn.clone(),
             encrypted_hello: self.shown.encrypted,
             listener: self.listener.as_ref().map(|listener| operation::Listener {
-                program: listener.owner.as_ref().map_or_else(|| operation::Bytes(Vec::new()), |owner| owner.exe.clone()),
+                program: listener
+                    .owner
+                    .as_ref()
+                    .map_or_else(|| operation::Bytes(Vec::new()), |owner| owner.exe.clone()),
                 pid: listener.owner.as_ref().map_or(0, |owner| owner.pid),
                 uid: listener.uid,
                 address: listener.at.to_string(),
@@ -132,7 +134,9 @@ impl ConnectGate {
         let local = held.origin().flags & ORIGIN_LOCAL != 0;
         let listener = match local {
             // It reads proc, which takes its time.
-            true => tokio::task::spawn_blocking(move || listener::find(direct)).await.ok().and_then(Result::ok),
+            true => {
+                tokio::task::spawn_blocking(move || listener::find(direct)).await.ok().and_then(Result::ok)
+            }
             false => None,
         };
         let to_proxy = shown.absolute || shown.protocol == Protocol::Connect;

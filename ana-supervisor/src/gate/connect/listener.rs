@@ -67,7 +67,8 @@ pub(super) fn is_closed(client: SocketAddr) -> io::Result<bool> {
     let table = if client.is_ipv4() { "tcp" } else { "tcp6" };
     let found = open(&fs::read_to_string(format!("/proc/thread-self/net/{table}"))?);
     // An IPv4 connection of an IPv6 socket stands in the other table.
-    let mapped = client.is_ipv4() && open(&fs::read_to_string("/proc/thread-self/net/tcp6").unwrap_or_default());
+    let mapped =
+        client.is_ipv4() && open(&fs::read_to_string("/proc/thread-self/net/tcp6").unwrap_or_default());
     Ok(!found && !mapped)
 }
 

@@ -35,12 +35,6 @@ use std::{
 
 use tokio::sync::{mpsc, watch};
 
-pub use self::{
-    judged::{Asked, Target},
-    listener::Listener,
-    proxy::{Arrived, Flow, Held, Passed},
-    start::{Parts, Services, Stubs},
-};
 use self::{
     grants::Grants,
     names::{Called, Full, Names},
@@ -50,6 +44,12 @@ use self::{
     requester::Askers,
     resolve::Resolver,
     worker::{FromWorker, Worker},
+};
+pub use self::{
+    judged::{Asked, Target},
+    listener::Listener,
+    proxy::{Arrived, Flow, Held, Passed},
+    start::{Parts, Services, Stubs},
 };
 use super::exec::Common;
 use crate::{
@@ -191,7 +191,13 @@ impl ConnectGate {
         Ok(())
     }
 
-    fn protect(&self, address: IpAddr, names: &[&Name], ttl: Duration, resolved: bool) -> Result<(), Unlearned> {
+    fn protect(
+        &self,
+        address: IpAddr,
+        names: &[&Name],
+        ttl: Duration,
+        resolved: bool,
+    ) -> Result<(), Unlearned> {
         if names.is_empty() {
             return Ok(());
         }

@@ -16,11 +16,9 @@ use tokio::io::{Interest, unix::AsyncFd};
 use crate::sys;
 
 /// Groups of rtnetlink(7): changes of IPv4 and IPv6 addresses and routes.
-const CHANGES: u32 = (libc::RTMGRP_IPV4_IFADDR
-    | libc::RTMGRP_IPV6_IFADDR
-    | libc::RTMGRP_IPV4_ROUTE
-    | libc::RTMGRP_IPV6_ROUTE)
-    .cast_unsigned();
+const CHANGES: u32 =
+    (libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR | libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE)
+        .cast_unsigned();
 /// RTF_REJECT (linux/route.h): a route that leads nowhere.
 const REJECT: u32 = 0x200;
 
@@ -99,7 +97,10 @@ fn present() -> io::Result<HashSet<IpAddr>> {
 
 /// Whether there is a way to any other host, over IPv4 and over IPv6. Where proc does not tell, there is.
 pub(super) fn has_routes() -> [bool; 2] {
-    let tables = [("/proc/thread-self/net/route", leads4 as fn(&str) -> bool), ("/proc/thread-self/net/ipv6_route", leads6)];
+    let tables = [
+        ("/proc/thread-self/net/route", leads4 as fn(&str) -> bool),
+        ("/proc/thread-self/net/ipv6_route", leads6),
+    ];
     tables.map(|(table, leads)| match std::fs::read_to_string(table) {
         Ok(table) => table.lines().any(leads),
         Err(error) => error.kind() != io::ErrorKind::NotFound,
@@ -129,7 +130,9 @@ mod tests {
     #[test]
     fn only_routes_to_others_are_routes() {
         assert!(leads4("eth0 000200C0 00000000 0001 0 0 0 00FFFFFF 0 0 0"));
-        assert!(!leads4("Iface Destination Gateway Flags RefCnt") && !leads4("lo 0000007F 00000000 0001 0 0"));
+        assert!(
+            !leads4("Iface Destination Gateway Flags RefCnt") && !leads4("lo 0000007F 00000000 0001 0 0")
+        );
         let line = |to: &str, flags: &str, device: &str| {
             format!("{to:0<32} 40 {0} 00 {0} 00000100 00000001 00000000 {flags} {device}", "0".repeat(32))
         };

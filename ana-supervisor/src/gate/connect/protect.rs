@@ -69,9 +69,11 @@ impl Protection {
     /// # Errors
     /// As [`Self::start`].
     pub(super) fn protect(&mut self, address: IpAddr, names: &[String]) -> Result<(), KernelError> {
-        let named = self.policy.connect_rules().iter().filter(|rule| {
-            rule.hosts().any(|pattern| names.iter().any(|name| pattern.matches(name)))
-        });
+        let named = self
+            .policy
+            .connect_rules()
+            .iter()
+            .filter(|rule| rule.hosts().any(|pattern| names.iter().any(|name| pattern.matches(name))));
         let ports = named.map(|rule| Ports::of(rule.ports())).fold(Ports::default(), Ports::join);
         if ports.is_empty() {
             return Ok(());
@@ -117,7 +119,9 @@ impl Protection {
     }
 
     fn ports_of_prefix(&self, inner: Cidr) -> Ports {
-        let covering = self.prefixes().filter(|(cidr, _)| cidr.prefix() <= inner.prefix() && cidr.contains(inner.address()));
+        let covering = self
+            .prefixes()
+            .filter(|(cidr, _)| cidr.prefix() <= inner.prefix() && cidr.contains(inner.address()));
         covering.map(|(_, ports)| ports).fold(Ports::default(), Ports::join)
     }
 

@@ -3,13 +3,7 @@
 //! `Arrived` → (the worker looks) → `Held` → (ticket, or nothing protects it) → `Flow` → how much was moved. Dropping any of
 //! them resets the connection.
 
-use std::{
-    io,
-    net::SocketAddr,
-    os::fd::OwnedFd,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use ana_common::network::{ORIGIN_DNS, Origin};
 use tokio::{
@@ -102,7 +96,8 @@ pub(super) async fn accept(
 
 /// Errors of accept(2) that are about the moment, or about the connection (accept(2), "Error handling").
 fn passes(errno: i32) -> bool {
-    [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ECONNABORTED, libc::EINTR].contains(&errno)
+    [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ECONNABORTED, libc::EINTR]
+        .contains(&errno)
 }
 
 fn reset(stream: TcpStream) {

@@ -67,7 +67,13 @@ pub struct Askers {
 impl Refusal {
     /// Who was refused, in the form in which the programs note who was redirected.
     pub fn origin(&self) -> Origin {
-        Origin { tgid: self.tgid, started: self.started, exe: self.exe, boot_ns: self.boot_ns, ..Origin::default() }
+        Origin {
+            tgid: self.tgid,
+            started: self.started,
+            exe: self.exe,
+            boot_ns: self.boot_ns,
+            ..Origin::default()
+        }
     }
 }
 

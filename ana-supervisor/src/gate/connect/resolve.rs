@@ -48,12 +48,7 @@ impl Resolver {
     pub(super) fn new(reader: AnswerReader) -> Self {
         let conf = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
-        Self {
-            servers: servers(&conf),
-            hosts: hosts_of(&hosts),
-            reader,
-            remembered: Mutex::default(),
-        }
+        Self { servers: servers(&conf), hosts: hosts_of(&hosts), reader, remembered: Mutex::default() }
     }
 
     /// The host's servers.

@@ -19,8 +19,7 @@ use tokio::{
 };
 
 use super::{
-    Arrived, ConnectError, ConnectGate, Known,
-    dns, doing,
+    Arrived, ConnectError, ConnectGate, Known, dns, doing,
     grants::Grants,
     names::Names,
     own_addresses::{OwnAddresses, has_routes},
@@ -76,8 +75,11 @@ impl Stubs {
         // An urgent byte is one of the stream like any other, from the first one on.
         setsockopt(&v4, sockopt::OobInline, &true)?;
         let port = v4.local_addr()?.port();
-        let mut stubs =
-            Self { listeners: vec![v4], dns: vec![UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).await?], port };
+        let mut stubs = Self {
+            listeners: vec![v4],
+            dns: vec![UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).await?],
+            port,
+        };
         match TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await {
             Ok(v6) => {
                 setsockopt(&v6, sockopt::OobInline, &true)?;
@@ -169,12 +171,7 @@ fn configuration(policy: &Policy, port: u16) -> Network {
 }
 
 /// Tells the kernel the host's addresses and how to judge, which depends on where there is a way to.
-fn tell(
-    maps: &NetworkMaps,
-    own: &mut OwnAddresses,
-    policy: &Policy,
-    port: u16,
-) -> Result<(), ConnectError> {
+fn tell(maps: &NetworkMaps, own: &mut OwnAddresses, policy: &Policy, port: u16) -> Result<(), ConnectError> {
     for change in own.look().map_err(doing("list the host's addresses"))? {
         maps.own_address(change.address, change.present)?;
     }
@@ -260,8 +257,10 @@ impl ConnectGate {
     /// address.
     async fn first_look(self: &Arc<Self>) -> Vec<String> {
         let rules = self.policy.connect_rules().iter();
-        let mut names: Vec<Name> =
-            rules.flat_map(policy::ConnectRule::exact_hosts).filter_map(|n| Name::parse(n.as_bytes())).collect();
+        let mut names: Vec<Name> = rules
+            .flat_map(policy::ConnectRule::exact_hosts)
+            .filter_map(|n| Name::parse(n.as_bytes()))
+            .collect();
         names.sort_unstable();
         names.dedup();
         let mut first = Vec::new();

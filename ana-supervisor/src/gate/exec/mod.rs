@@ -50,8 +50,8 @@ use self::{
     reports::Router,
 };
 use super::{
-    arguments::{self, Lookups},
     Ticket,
+    arguments::{self, Lookups},
     files::{self, Hashes},
     image::Memory,
     process::{Baseline, Image},
