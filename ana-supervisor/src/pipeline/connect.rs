@@ -12,7 +12,8 @@ use crate::{
     gate::{
         Ticket,
         connect::{
-            Arrived, Asked, ConnectError, ConnectGate, Held, Passed, grants::Target, peek::Protocol, requester::Asker,
+            Arrived, Asked, ConnectError, ConnectGate, Held, Passed, grants::Target, peek::Protocol,
+            requester::Asker,
         },
         tell::Refusal,
     },
@@ -197,7 +198,12 @@ impl Pipeline {
         Ok(Way::Free)
     }
 
-    fn question(&self, asked: &Asked, asker: Asker, verdict: ConnectVerdict) -> Result<Question, ConnectError> {
+    fn question(
+        &self,
+        asked: &Asked,
+        asker: Asker,
+        verdict: ConnectVerdict,
+    ) -> Result<Question, ConnectError> {
         let ConnectVerdict { verdict, scope, grace, name, by, confirmed } = verdict;
         // One answer for each listener and session.
         let scope = if by == By::Local { Scope::Session } else { scope };
@@ -315,7 +321,8 @@ fn judge(asked: &Asked, held: &Held, policy: &Policy) -> ConnectVerdict {
 fn is_the_same(ticket: &Ticket, asked: &Asked, verdict: &ConnectVerdict) -> bool {
     let operation = ticket.recorded().decided().operation();
     let Some(before) = operation.kind.connect() else { return false };
-    let told = |name: &str| before.name.as_deref() == Some(name) || before.names.iter().any(|known| known == name);
+    let told =
+        |name: &str| before.name.as_deref() == Some(name) || before.names.iter().any(|known| known == name);
     operation.rule == verdict.verdict.rule
         && before.address == asked.target.address.ip().to_string()
         && before.port == asked.target.address.port()
@@ -373,5 +380,10 @@ fn scope_of(target: &Target, rule: &str) -> operation::GrantScope {
 
 /// What the client is told, in its own protocol.
 fn explained(operation: &operation::Operation, why: &str) -> String {
-    format!("ana: denied: {} (rule \"{}\", operation {}): {why}", operation.summary(), operation.rule, operation.id)
+    format!(
+        "ana: denied: {} (rule \"{}\", operation {}): {why}",
+        operation.summary(),
+        operation.rule,
+        operation.id
+    )
 }

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use ana_common::network::ORIGIN_LOCAL;
+use ana_common::network::{ORIGIN_LOCAL, canonical};
 
 use super::{
     ConnectGate, Held, Listener, listener,
@@ -130,7 +130,9 @@ impl ConnectGate {
     /// What the policy has to be asked about a held connection: the address that it goes to, and, if that is an HTTP proxy,
     /// the host that it asks of the proxy. All of it must be allowed.
     pub async fn asked(&self, held: &Held) -> Vec<Asked> {
-        let (direct, shown) = (held.destination(), held.shown());
+        let shown = held.shown();
+        // What it stands for is judged; what was asked for is dialled.
+        let direct = SocketAddr::new(canonical(held.destination().ip()), held.destination().port());
         let local = held.origin().flags & ORIGIN_LOCAL != 0;
         let listener = match local {
             // It reads proc, which takes its time.
@@ -170,7 +172,7 @@ impl ConnectGate {
             None => Called::default(),
         };
         let target =
-            Target { address: SocketAddr::new(host.to_canonical(), port), through: Some(held.destination()) };
+            Target { address: SocketAddr::new(canonical(host), port), through: Some(held.destination()) };
         let mut behind = Asked { exe: first.exe.clone(), ..Asked::bare(target.address, names) };
         (behind.target, behind.shown, behind.shown_is_its_own) = (target, shown.clone(), true);
         if behind.shown.name.is_none() {

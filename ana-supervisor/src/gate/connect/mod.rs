@@ -33,6 +33,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ana_common::network::canonical;
 use tokio::sync::{mpsc, watch};
 
 use self::{
@@ -147,6 +148,7 @@ impl ConnectGate {
     /// Whether DNS may be spoken to this server without asking: no rule is about it, and where only what is listed may be
     /// reached it is one of the host's own.
     fn may_ask(&self, server: SocketAddr) -> bool {
+        let server = SocketAddr::new(canonical(server.ip()), server.port());
         let asked = Asked::bare(server, self.called(server.ip()));
         let verdict = asked.judge(&self.policy);
         match verdict.by {
@@ -182,7 +184,7 @@ impl ConnectGate {
     fn learn(&self, answer: &Answer) -> Result<(), Unlearned> {
         let protected: Vec<&Name> = answer.names.iter().filter(|name| self.is_protected(name)).collect();
         let ttl = Duration::from_secs(answer.ttl.into());
-        for address in answer.addresses.iter().map(IpAddr::to_canonical) {
+        for address in answer.addresses.iter().copied().map(canonical) {
             for name in answer.question.iter().chain(&answer.names) {
                 self.known().names.note(address, name, false);
             }
@@ -218,7 +220,7 @@ impl ConnectGate {
         let found = self.resolver.addresses(name).await;
         let mut known = self.known();
         // Hosts with many addresses tell some of them at a time: those that were told once count on.
-        for address in found.addresses.iter().map(IpAddr::to_canonical) {
+        for address in found.addresses.iter().copied().map(canonical) {
             known.names.note(address, name, true);
         }
         known.names.is_confirmed(address, name)
@@ -229,7 +231,7 @@ impl ConnectGate {
         let mut first = Some(first);
         loop {
             let found = self.resolver.addresses(&name).await;
-            for address in found.addresses.iter().map(IpAddr::to_canonical) {
+            for address in found.addresses.iter().copied().map(canonical) {
                 let ttl = found.until.saturating_duration_since(Instant::now());
                 if let Err(error) = self.protect(address, &[&name], ttl, true) {
                     tracing::error!(error = &error as &dyn std::error::Error, "an address is not protected");

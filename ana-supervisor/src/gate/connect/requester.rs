@@ -177,7 +177,8 @@ impl Look {
 
     /// Whether the process runs what it ran when it asked.
     fn runs_it_still(&self) -> io::Result<bool> {
-        let path = File::options().read(true).custom_flags(libc::O_PATH).open(format!("/proc/{}/exe", self.pid))?;
+        let path =
+            File::options().read(true).custom_flags(libc::O_PATH).open(format!("/proc/{}/exe", self.pid))?;
         Ok(identity::file_key_seen_by(path.as_fd(), self.pid.as_raw().unsigned_abs())? == self.exe)
     }
 
