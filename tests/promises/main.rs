@@ -20,6 +20,7 @@ mod attack_by_connect;
 mod attack_by_another_socket;
 mod attack_by_copy;
 mod attack_by_format;
+mod attack_by_grant;
 mod attack_by_name;
 mod attack_by_number;
 mod attack_by_odd_calls;

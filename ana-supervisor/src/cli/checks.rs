@@ -9,7 +9,7 @@ use crate::{
     kernel::features::{Check, Status},
     launch::cgroup::Hierarchy,
     pipeline::chain,
-    policy::{Policy, Source},
+    policy::{Network, Policy, Source},
     state::State,
     supervisor,
 };
@@ -30,6 +30,7 @@ pub fn extra(state: Option<&Path>) -> Vec<Check> {
     ];
     if let Some(policy) = &parsed {
         checks.extend([listed_files(policy), path(policy)]);
+        checks.extend(policy.network().map(names));
     }
     checks.push(leftovers());
     checks
@@ -70,6 +71,38 @@ fn policy(path: &Path) -> (Check, Option<Policy>) {
             let found = format!("{}: {} errors", path.display(), errors.problems().len());
             let way_out = format!("ana policy check {}", path.display());
             (check(NAME, Status::Missing, found, &way_out), None)
+        }
+    }
+}
+
+/// Whether the names that a session looks up are seen.
+fn names(network: &Network) -> Check {
+    const NAME: &str = "names";
+    let switch = std::fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default();
+    let hosts = switch.lines().find_map(|line| line.trim().strip_prefix("hosts:")).unwrap_or_default();
+    if hosts.split_whitespace().any(|source| source == "resolve") {
+        let found =
+            "/etc/nsswitch.conf looks hosts up with nss-resolve, over a socket that is not seen".to_owned();
+        return check(
+            NAME,
+            Status::Degraded,
+            found,
+            "remove `resolve` from its `hosts:` line: DNS does the same",
+        );
+    }
+    match network.encrypted_dns {
+        true => {
+            let found =
+                "[network] encrypted_dns = \"allow\": what is looked up that way is not seen".to_owned();
+            check(
+                NAME,
+                Status::Degraded,
+                found,
+                "without it, connections to DNS over TLS and HTTPS are refused",
+            )
+        }
+        false => {
+            check(NAME, Status::Ok, "the session's DNS is seen; encrypted DNS is refused".to_owned(), "")
         }
     }
 }

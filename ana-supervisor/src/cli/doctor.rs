@@ -41,7 +41,7 @@ pub(super) struct Line<'a> {
 }
 
 /// What each check decides.
-const MEANINGS: [(&str, &str); 26] = [
+const MEANINGS: [(&str, &str); 27] = [
     ("privilege", "much of this can be tried by root only"),
     ("kernel", "nothing is concluded from its version"),
     ("cgroup2", "a session is a cgroup, and a held operation one of its own"),
@@ -49,6 +49,7 @@ const MEANINGS: [(&str, &str); 26] = [
     ("btf", "where the guard finds what it compares"),
     ("exec-guard", "kills a protected program that runs without a ticket"),
     ("device-guard", "keeps a session from the devices, the person's terminal and security keys"),
+    ("names", "connect rules with names need to know which addresses those have"),
     ("connect-gate", "redirects connections to protected hosts, so that they can be held"),
     ("bpffs", "keeps the guards when the supervisor is gone"),
     ("fanotify", "stops an exec in the kernel until it is answered"),
