@@ -1,7 +1,10 @@
 //! DNS: which addresses an answer gives to which names, and the answer without the keys for an encrypted ClientHello
 //! (RFC 9460, RFC 9848).
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 use hickory_proto::{
     op::{Message, MessageType, OpCode, Query, ResponseCode},
@@ -19,6 +22,8 @@ use super::name::Name;
 
 /// The most names and the most addresses that one answer may give.
 const MANY: usize = 256;
+/// The most links of a chain of CNAMEs. Resolvers give up after no more (BIND 9: 16, Unbound: 11).
+const LINKS_MAX: usize = 16;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DnsError {
@@ -39,11 +44,17 @@ pub struct Answer {
     pub question: Option<Name>,
     /// The type that was asked for, as in the message (A is 1, AAAA is 28, HTTPS is 65).
     pub kind: u16,
-    /// The question's name and every name that it leads to by CNAME or SVCB, in order, each once. The addresses are those
-    /// of each of them.
+    /// The question's name and every name that it leads to by CNAME, in order, each once. `addresses` are those of each
+    /// of them.
     pub names: Vec<Name>,
-    /// From A and AAAA, and from the address hints of HTTPS and SVCB.
+    /// From the A and AAAA records of `names` in the answer section.
     pub addresses: Vec<IpAddr>,
+    /// Where HTTPS and SVCB records lead besides, and the CNAMEs of what was added to the answer; in order, each once,
+    /// none of `names`. A client may take them for the question's servers.
+    pub targets: Vec<Name>,
+    /// Address hints of HTTPS and SVCB, and the addresses of `targets`; none of `addresses`. Whoever writes such a record
+    /// may name any address: they say what a client may connect to under these names, never whose the address is.
+    pub hinted: Vec<IpAddr>,
     /// For how many seconds all of it holds: the shortest of the records used; 0 without any.
     pub ttl: u32,
     /// The name exists (NOERROR); without addresses there are none of this type.
@@ -81,8 +92,10 @@ pub fn dns_answer(message: &[u8]) -> Result<Answer, DnsError> {
     Ok(Answer {
         question: host(&question),
         kind,
-        names: found.names.iter().filter_map(host).collect::<BTreeSet<Name>>().into_iter().collect(),
+        names: hosts(&found.names),
         addresses: found.addresses.into_iter().collect(),
+        targets: hosts(&found.targets),
+        hinted: found.hinted.into_iter().collect(),
         ttl: found.ttl.unwrap_or(0),
         exists,
         message,
@@ -108,75 +121,133 @@ fn host(name: &DnsName) -> Option<Name> {
     Name::parse(name.to_ascii().as_bytes())
 }
 
+fn hosts(names: &BTreeSet<DnsName>) -> Vec<Name> {
+    names.iter().filter_map(host).collect::<BTreeSet<Name>>().into_iter().collect()
+}
+
 /// What belongs to the question, found by following it.
 struct Found {
     names: BTreeSet<DnsName>,
+    targets: BTreeSet<DnsName>,
     addresses: BTreeSet<IpAddr>,
+    hinted: BTreeSet<IpAddr>,
     ttl: Option<u32>,
+}
+
+/// The records of a section by their owners: each name is looked up once, however long and disordered a chain is.
+type Owners<'a> = HashMap<DnsName, Vec<&'a Record>>;
+
+fn by_owner<'a>(records: impl Iterator<Item = &'a Record>) -> Owners<'a> {
+    let mut owners = Owners::new();
+    for record in records {
+        owners.entry(record.name.to_lowercase()).or_default().push(record);
+    }
+    owners
 }
 
 impl Found {
     /// Records of other names than those that the question leads to say nothing here, wherever they stand.
     fn of(message: &Message, question: &DnsName) -> Result<Self, DnsError> {
-        let mut found =
-            Self { names: BTreeSet::from([question.clone()]), addresses: BTreeSet::new(), ttl: None };
-        let records: Vec<(&Record, DnsName)> = message
-            .answers
-            .iter()
-            .chain(&message.additionals)
-            .map(|record| (record, record.name.to_lowercase()))
-            .collect();
-        // The records of a chain come in any order. Each round follows one link more.
-        loop {
-            let before = found.names.len();
-            for (record, owner) in &records {
-                if found.names.contains(owner) {
-                    found.take(record);
-                }
-            }
-            if found.names.len() > MANY || found.addresses.len() > MANY {
-                return Err(DnsError::TooMany);
-            }
-            if found.names.len() == before {
-                return Ok(found);
-            }
-        }
+        let mut found = Self {
+            names: BTreeSet::new(),
+            targets: BTreeSet::new(),
+            addresses: BTreeSet::new(),
+            hinted: BTreeSet::new(),
+            ttl: None,
+        };
+        found.chain(&by_owner(message.answers.iter()), question)?;
+        found.around(&by_owner(message.answers.iter().chain(&message.additionals)))?;
+        Ok(found)
     }
 
-    #[allow(clippy::wildcard_enum_match_arm, reason = "every other type of record leads nowhere")]
-    fn take(&mut self, record: &Record) {
-        match &record.data {
-            RData::A(address) => self.address(IpAddr::V4(address.0)),
-            RData::AAAA(address) => self.address(IpAddr::V6(address.0)),
-            RData::CNAME(target) => self.name(&target.0),
-            RData::SVCB(service) => self.service(service),
-            RData::HTTPS(service) => self.service(&service.0),
-            _ => return,
+    /// The question's own addresses, behind its CNAMEs. Only the answer section says them: what a server adds to it is a
+    /// courtesy, of other names for the most part.
+    #[allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "every other type of record leads nowhere, or elsewhere"
+    )]
+    fn chain(&mut self, owners: &Owners<'_>, question: &DnsName) -> Result<(), DnsError> {
+        let mut next = vec![question.clone()];
+        while let Some(name) = next.pop() {
+            if self.names.contains(&name) {
+                continue;
+            }
+            for record in owners.get(&name).into_iter().flatten() {
+                match &record.data {
+                    RData::A(address) => drop(self.addresses.insert(IpAddr::V4(address.0))),
+                    RData::AAAA(address) => drop(self.addresses.insert(IpAddr::V6(address.0).to_canonical())),
+                    RData::CNAME(target) => next.push(target.0.to_lowercase()),
+                    _ => continue,
+                }
+                self.holds_for(record);
+                if next.len() > LINKS_MAX {
+                    return Err(DnsError::TooMany);
+                }
+            }
+            self.names.insert(name);
+            if self.names.len() > LINKS_MAX + 1 || self.addresses.len() > MANY {
+                return Err(DnsError::TooMany);
+            }
         }
+        Ok(())
+    }
+
+    /// What a client may use besides, told by HTTPS and SVCB records and by what was added to the answer.
+    #[allow(clippy::wildcard_enum_match_arm, reason = "every other type of record leads nowhere")]
+    fn around(&mut self, owners: &Owners<'_>) -> Result<(), DnsError> {
+        let mut next: Vec<DnsName> = self.names.iter().cloned().collect();
+        let mut seen = BTreeSet::new();
+        while let Some(name) = next.pop() {
+            if !seen.insert(name.clone()) {
+                continue;
+            }
+            for record in owners.get(&name).into_iter().flatten() {
+                match &record.data {
+                    RData::A(address) => self.hint(IpAddr::V4(address.0)),
+                    RData::AAAA(address) => self.hint(IpAddr::V6(address.0)),
+                    RData::CNAME(target) => next.extend(self.target(&target.0)),
+                    RData::SVCB(service) => next.extend(self.service(service)),
+                    RData::HTTPS(service) => next.extend(self.service(&service.0)),
+                    _ => continue,
+                }
+                self.holds_for(record);
+                if self.targets.len() > MANY || self.addresses.len() + self.hinted.len() > MANY {
+                    return Err(DnsError::TooMany);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn holds_for(&mut self, record: &Record) {
         self.ttl = Some(self.ttl.map_or(record.ttl, |ttl| ttl.min(record.ttl)));
     }
 
-    fn name(&mut self, name: &DnsName) {
-        self.names.insert(name.to_lowercase());
+    fn hint(&mut self, address: IpAddr) {
+        let address = address.to_canonical();
+        if !self.addresses.contains(&address) {
+            self.hinted.insert(address);
+        }
     }
 
-    fn address(&mut self, address: IpAddr) {
-        self.addresses.insert(address.to_canonical());
+    /// The name, if it is a new one.
+    fn target(&mut self, name: &DnsName) -> Option<DnsName> {
+        let name = name.to_lowercase();
+        let new = !self.names.contains(&name) && self.targets.insert(name.clone());
+        new.then_some(name)
     }
 
     #[allow(clippy::wildcard_enum_match_arm, reason = "only two parameters hold addresses")]
-    fn service(&mut self, service: &SVCB) {
-        // The root stands for the record's own name.
-        if !service.target_name.is_root() {
-            self.name(&service.target_name);
-        }
+    fn service(&mut self, service: &SVCB) -> Option<DnsName> {
         for (_, value) in &service.svc_params {
             match value {
-                SvcParamValue::Ipv4Hint(hint) => hint.0.iter().for_each(|a| self.address(IpAddr::V4(a.0))),
-                SvcParamValue::Ipv6Hint(hint) => hint.0.iter().for_each(|a| self.address(IpAddr::V6(a.0))),
+                SvcParamValue::Ipv4Hint(hint) => hint.0.iter().for_each(|a| self.hint(IpAddr::V4(a.0))),
+                SvcParamValue::Ipv6Hint(hint) => hint.0.iter().for_each(|a| self.hint(IpAddr::V6(a.0))),
                 _ => {}
             }
         }
+        // The root stands for the record's own name.
+        if service.target_name.is_root() { None } else { self.target(&service.target_name) }
     }
 }
 

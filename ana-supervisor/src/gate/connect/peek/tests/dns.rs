@@ -73,8 +73,8 @@ fn the_keys_for_an_encrypted_hello_are_taken_out() {
     };
     let record = |ech| Record::from_rdata(dns("a.example."), 120, RData::HTTPS(hints(ech)));
     let found = dns_answer(&answer("a.example.", RecordType::HTTPS, vec![record(true)])).unwrap();
-    assert_eq!(names(&found.names), ["a.example", "pool.example"]);
-    assert_eq!(found.addresses.len(), 2);
+    assert_eq!((names(&found.names), names(&found.targets)), (vec!["a.example"], vec!["pool.example"]));
+    assert_eq!((found.addresses.len(), found.hinted.len()), (0, 2));
     assert_eq!((found.ttl, found.kind), (120, 65));
     let without = Message::from_vec(&found.message).unwrap();
     assert_eq!(without.answers, [record(false)]);
@@ -110,6 +110,66 @@ fn a_circle_of_names_has_an_end() {
         vec![link("a.example.", "b.example."), link("b.example.", "a.example.")],
     );
     assert_eq!(names(&dns_answer(&bytes).unwrap().names), ["a.example", "b.example"]);
+}
+
+#[test]
+fn a_hint_is_no_address() {
+    let hint = SvcParamValue::Ipv4Hint(IpHint(vec![A("192.0.2.9".parse().unwrap())]));
+    let service = HTTPS(SVCB::new(1, dns("pool.example."), vec![(SvcParamKey::Ipv4Hint, hint)]));
+    let mut message = Message::new(7, MessageType::Response, OpCode::Query);
+    message.add_query(Query::query(dns("a.example."), RecordType::HTTPS));
+    message.add_answer(Record::from_rdata(dns("b.example."), 60, RData::HTTPS(service)));
+    message.add_answer(Record::from_rdata(dns("a.example."), 60, RData::CNAME(CNAME(dns("b.example.")))));
+    message.add_answer(a("b.example.", 60, "192.0.2.1"));
+    // Of the target, of the question in the wrong place, of somebody else.
+    message.add_additional(a("pool.example.", 20, "192.0.2.2"));
+    message.add_additional(a("a.example.", 30, "192.0.2.3"));
+    message.add_additional(a("evil.example.", 10, "192.0.2.66"));
+    let found = dns_answer(&message.to_vec().unwrap()).unwrap();
+    assert_eq!(names(&found.names), ["a.example", "b.example"]);
+    assert_eq!(names(&found.targets), ["pool.example"]);
+    let addresses = |all: &[std::net::IpAddr]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(addresses(&found.addresses), ["192.0.2.1"]);
+    assert_eq!(addresses(&found.hinted), ["192.0.2.2", "192.0.2.3", "192.0.2.9"]);
+    assert_eq!(found.ttl, 20);
+}
+
+/// From `n0.example` on, each to the next; backwards, with an address at the end.
+fn chain(links: usize) -> Vec<u8> {
+    let owner = |n: usize| format!("n{n}.example.");
+    let link = |n: usize| Record::from_rdata(dns(&owner(n)), 1, RData::CNAME(CNAME(dns(&owner(n + 1)))));
+    let mut records = vec![a(&owner(links), 1, "192.0.2.1")];
+    records.extend((0..links).rev().map(link));
+    answer("n0.example.", RecordType::A, records)
+}
+
+#[test]
+fn a_chain_has_few_links() {
+    let found = dns_answer(&chain(16)).unwrap();
+    assert_eq!((found.names.len(), found.addresses.len()), (17, 1));
+    assert!(dns_answer(&chain(17)).is_err());
+    let fork =
+        |n: usize| Record::from_rdata(dns("a.example."), 1, RData::CNAME(CNAME(dns(&format!("b{n}.")))));
+    assert!(dns_answer(&answer("a.example.", RecordType::A, (0..17).map(fork).collect())).is_err());
+}
+
+#[test]
+fn the_longest_answers_are_read_in_time() {
+    let names = |n: usize| format!("n{n}.{}example.", "x.".repeat(20));
+    for (what, bytes) in [
+        ("chain", chain(2000)),
+        ("forks", {
+            let link =
+                |n: usize| Record::from_rdata(dns(&names(n)), 1, RData::CNAME(CNAME(dns(&names(n + 1)))));
+            answer(&names(0), RecordType::A, (0..2000).rev().map(link).collect())
+        }),
+    ] {
+        let began = std::time::Instant::now();
+        drop(dns_answer(&bytes));
+        println!("{what}: {} bytes, {:?}", bytes.len(), began.elapsed());
+        // It took minutes when each link was a round through all records.
+        assert!(began.elapsed() < std::time::Duration::from_secs(1), "{what}: {:?}", began.elapsed());
+    }
 }
 
 proptest! {
