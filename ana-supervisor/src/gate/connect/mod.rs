@@ -182,9 +182,10 @@ impl ConnectGate {
     /// Takes in what a DNS answer says: what leads to a protected name, or from one, is protected before anybody can connect
     /// to it. Whoever answered may have been chosen by the agent, and was asked by it: nothing is confirmed by that.
     fn learn(&self, answer: &Answer) -> Result<(), Unlearned> {
-        let protected: Vec<&Name> = answer.names.iter().filter(|name| self.is_protected(name)).collect();
+        let named = answer.names.iter().chain(&answer.targets);
+        let protected: Vec<&Name> = named.filter(|name| self.is_protected(name)).collect();
         let ttl = Duration::from_secs(answer.ttl.into());
-        for address in answer.addresses.iter().copied().map(canonical) {
+        for address in answer.addresses.iter().chain(&answer.hinted).copied().map(canonical) {
             for name in answer.question.iter().chain(&answer.names) {
                 self.known().names.note(address, name, false);
             }
