@@ -12,7 +12,6 @@ use std::{
     collections::HashMap,
     os::fd::AsFd,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
 };
 
 use serde_json::json;
@@ -26,6 +25,7 @@ use crate::{
         Ticket,
         exec::{Arrival, ExecGate, GateError, Held, Subject, answerer::Blocked},
         process,
+        recent::Recent,
         tell::Refusal,
     },
     operation::{self, Kind, Operation, Requester},
@@ -50,8 +50,8 @@ pub struct Pipeline {
     writer: Arc<Writer>,
     /// Approved processes whose end will be reported, by pid.
     running: Mutex<HashMap<u32, Running>>,
-    /// When a refused open was last written down.
-    folded: Mutex<HashMap<String, Instant>>,
+    /// The refused opens that were written down a moment ago.
+    folded: Mutex<Recent<String>>,
     /// Says that the session has to end, and why.
     fatal: tokio::sync::mpsc::UnboundedSender<String>,
 }
@@ -81,7 +81,8 @@ impl Pipeline {
         store: Arc<Store>,
         fatal: tokio::sync::mpsc::UnboundedSender<String>,
     ) -> Self {
-        let (running, folded, writer) = (Mutex::default(), Mutex::default(), Arc::new(writer));
+        let (running, writer) = (Mutex::default(), Arc::new(writer));
+        let folded = Mutex::new(Recent::new(records::FOLD));
         Self { session, policy, gate, desk, writer, store, running, folded, fatal }
     }
 

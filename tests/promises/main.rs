@@ -41,6 +41,7 @@ mod callers_do_not_stall;
 mod connect_claude;
 mod connect_clients;
 mod connect_denied;
+mod connect_flood;
 mod connect_evidence;
 mod connect_grants;
 mod connect_local;

@@ -9,6 +9,7 @@ pub mod exec;
 pub mod files;
 pub mod image;
 pub mod process;
+pub mod recent;
 pub mod tell;
 mod ticket;
 

@@ -16,14 +16,12 @@ use crate::{
 };
 
 /// Refused opens of the same file by the same program are written down once in this time.
-const FOLD: Duration = Duration::from_secs(10);
+pub(super) const FOLD: Duration = Duration::from_secs(10);
 
 impl Pipeline {
     /// False for what was written down a moment ago: an agent that tries again and again does not fill the disk.
     pub(super) fn is_news(&self, what: &str) -> bool {
-        let mut folded = self.lock(&self.folded);
-        folded.retain(|_, at| at.elapsed() < FOLD);
-        folded.insert(what.to_owned(), Instant::now()).is_none()
+        self.lock(&self.folded).put(what.to_owned(), Instant::now())
     }
 
     /// What the guard reports beside holds: kills, and the ends of approved processes.

@@ -1,6 +1,9 @@
 //! What the connect gate's programs refused in the kernel: written down, and told to whoever tried.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 
@@ -9,7 +12,7 @@ use crate::{
     approval::Decided,
     evidence::Event,
     gate::{
-        connect::{Asked, ConnectGate, requester::Asker},
+        connect::{Asked, ConnectGate, ToRecord, UNWRITTEN_INTERVAL, requester::Asker},
         tell::Refusal as Told,
     },
     kernel::network::{Refusal, RefusalReason},
@@ -17,21 +20,53 @@ use crate::{
     policy::{Action, ENCRYPTED_DNS_RULE, LOCAL_RULE, NETWORK_RULE, QUIC_RULE, Verdict},
 };
 
+/// How long the refusals that still wait at the end of a session may take; what is left of them is counted.
+const LAST_LIMIT: Duration = Duration::from_secs(2);
 /// IPPROTO_TCP.
 const TCP: u32 = 6;
 
 impl Pipeline {
-    /// Something was refused in the kernel: nobody was asked, and the call has failed with EPERM.
-    pub async fn refused_in_kernel(self: Arc<Self>, gate: Arc<ConnectGate>, refusal: Refusal) {
-        let text = refusal.reason.text();
-        let what = format!("{} {text} {:?} {:?}", refusal.tgid, refusal.destination, refusal.exe);
-        if !self.is_news(&what) {
-            return;
+    /// Writes down what is refused without a question, one after another, to the end of the session, and how many refusals
+    /// are too many for that.
+    pub async fn refusals(self: Arc<Self>, gate: Arc<ConnectGate>, mut refusals: ToRecord) {
+        let mut often = tokio::time::interval(UNWRITTEN_INTERVAL);
+        let mut ends = None;
+        loop {
+            tokio::select! {
+                refusal = refusals.recv() => {
+                    let Some(refusal) = refusal else { break };
+                    let over = gate.is_closed()
+                        && Instant::now() > *ends.get_or_insert_with(|| Instant::now() + LAST_LIMIT);
+                    match over {
+                        true => gate.not_recorded(&refusal),
+                        false => self.refused_unasked(&gate, refusal).await,
+                    }
+                }
+                _ = often.tick() => self.note_unwritten(&gate).await,
+            }
         }
+        self.note_unwritten(&gate).await;
+    }
+
+    /// Says how many refusals there is no record of.
+    pub async fn note_unwritten(&self, gate: &ConnectGate) {
+        let unwritten = gate.unwritten();
+        if !unwritten.is_empty() {
+            let detail = json!({
+                "refusals": "more than are written down one by one", "count": unwritten.count(),
+                "reasons": unwritten.reasons, "not_told_by_the_kernel": unwritten.lost,
+            });
+            self.note(Event::Loss, detail).await;
+        }
+    }
+
+    /// Something was refused: nobody was asked, and the call has failed with EPERM.
+    async fn refused_unasked(&self, gate: &ConnectGate, refusal: Refusal) {
+        let text = refusal.reason.text();
         let written = match refusal.destination.zip(rule(refusal.reason)) {
             Some((destination, rule)) => {
                 let called = gate.protected_names(destination.ip());
-                self.deny(&gate, &refusal, Asked::bare(destination, called), rule).await
+                self.deny(gate, &refusal, Asked::bare(destination, called), rule).await
             }
             None => {
                 let detail = json!({

@@ -1,29 +1,37 @@
 //! The connect gate of a session, if its policy says anything about connections.
 
-use std::{os::fd::AsFd, sync::Arc};
+use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 
 use super::{SupervisorError, door::Door, setup::Prepared};
 use crate::{
     gate::connect::{ConnectGate, Parts, Services},
     kernel::{
         self,
-        network::{NetworkMaps, NetworkPrograms, Refusal},
+        network::{NetworkMaps, NetworkPrograms},
     },
     pipeline::Pipeline,
 };
+
+/// How long what is aborted may take to end.
+const ABORT_LIMIT: Duration = Duration::from_secs(1);
 
 /// The gate while it serves.
 pub(super) struct Connections {
     pub gate: Arc<ConnectGate>,
     pub maps: NetworkMaps,
-    /// What was refused in the kernel.
-    pub refused: mpsc::UnboundedReceiver<Refusal>,
+    /// Writes down what is refused without a question.
+    refusals: JoinHandle<()>,
     /// Protected names that have no address yet.
     pub unknown: Vec<String>,
     /// How many connections are on their way.
     count: watch::Sender<usize>,
+    /// True once those that are left have to end at once.
+    aborted: watch::Sender<bool>,
 }
 
 /// One connection on its way; counted until it is dropped.
@@ -66,33 +74,42 @@ impl Connections {
         fatal: mpsc::UnboundedSender<String>,
     ) -> Result<Self, SupervisorError> {
         let gate = Arc::clone(&services.gate);
-        let (teller, refused) = mpsc::unbounded_channel();
-        let count = watch::Sender::new(0);
-        let (serving, counting) = (Arc::clone(&gate), count.clone());
+        let refusals = gate.refusals().ok_or(SupervisorError::Protocol("the connect gate"))?;
+        let refusals = tokio::spawn(Arc::clone(&pipeline).refusals(Arc::clone(&gate), refusals));
+        let (count, aborted) = (watch::Sender::new(0), watch::Sender::new(false));
+        let (serving, counting, aborting) = (Arc::clone(&gate), count.clone(), aborted.clone());
         let arrived = move |arrived| {
             let (pipeline, gate, counted) =
                 (Arc::clone(&pipeline), Arc::clone(&serving), Counted::new(&counting));
+            let mut aborted = aborting.subscribe();
             tokio::spawn(async move {
-                pipeline.connect(gate, arrived).await;
+                tokio::select! {
+                    () = pipeline.connect(gate, arrived) => {}
+                    _ = aborted.wait_for(|aborted| *aborted) => {}
+                }
                 drop(counted);
             });
         };
-        let unknown = services.serve(arrived, teller, fatal).await?;
-        Ok(Self { gate, maps, refused, unknown, count })
+        let unknown = services.serve(arrived, fatal).await?;
+        Ok(Self { gate, maps, refusals, unknown, count, aborted })
     }
 
-    /// Ends what still waits, and returns when all of it has been decided and written down.
-    pub(super) async fn settle(&self) {
+    /// Ends what still waits, and returns when all of it has been decided and written down. What has not been by `end` is
+    /// dropped: nothing goes on or writes behind the session's end.
+    pub(super) async fn settle(&mut self, pipeline: &Pipeline, end: tokio::time::Instant) {
         self.gate.close();
+        let mut count = self.count.subscribe();
         // The sender is ours.
-        drop(self.count.subscribe().wait_for(|count| *count == 0).await);
-    }
-}
-
-/// The next refusal; without a gate there is none, ever.
-pub(super) async fn refused(connections: &mut Option<Connections>) -> Option<Refusal> {
-    match connections {
-        Some(connections) => connections.refused.recv().await,
-        None => std::future::pending().await,
+        let mut settled = async || drop(count.wait_for(|count| *count == 0).await);
+        if tokio::time::timeout_at(end, settled()).await.is_err() {
+            self.aborted.send_replace(true);
+            // They end where they wait.
+            tokio::time::timeout(ABORT_LIMIT, settled()).await.ok();
+        }
+        let end = end.max(tokio::time::Instant::now() + ABORT_LIMIT);
+        if tokio::time::timeout_at(end, &mut self.refusals).await.is_err() {
+            self.refusals.abort();
+            pipeline.note_unwritten(&self.gate).await;
+        }
     }
 }

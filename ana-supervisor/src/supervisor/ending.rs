@@ -32,8 +32,8 @@ impl Running {
     async fn settle(&mut self) {
         self.prepared.arrivals.close();
         let end = tokio::time::Instant::now() + SETTLE_LIMIT;
-        if let Some(connections) = &self.connections {
-            tokio::time::timeout_at(end, connections.settle()).await.ok();
+        if let Some(connections) = &mut self.connections {
+            connections.settle(&self.prepared.pipeline, end).await;
         }
         while let Ok(Some(_)) = tokio::time::timeout_at(end, self.tasks.join_next()).await {}
         tokio::time::timeout_at(end, self.prepared.ledger.flush()).await.ok();
@@ -41,9 +41,6 @@ impl Running {
         self.prepared.pipeline.gate.router.exec_in(0).await;
         while let Ok(report) = self.prepared.reports.try_recv() {
             self.write_down(report);
-        }
-        while let Some(Ok(refusal)) = self.connections.as_mut().map(|c| c.refused.try_recv()) {
-            self.refused(refusal);
         }
         while let Ok(news) = self.prepared.watched.news.try_recv() {
             self.tell(news);

@@ -12,7 +12,7 @@ use tokio::{net::UnixStream, sync::watch, task::JoinSet};
 
 use super::{
     OWNER_LIMIT, Options, SupervisorError,
-    connections::{self, Connections},
+    connections::Connections,
     door::Door,
     ending::End,
     io as doing,
@@ -31,7 +31,7 @@ use crate::{
         exec::replaced::News,
         process::{Baseline, Namespaces},
     },
-    kernel::{Report, network::Refusal},
+    kernel::Report,
     launch::spec::{FromLeader, Preparation, Spec, ToLeader},
     operation::Operation,
     pipeline::chain,
@@ -277,7 +277,6 @@ impl Running {
                     None => return End::Killed("the kernel's events ended".to_owned()),
                 },
                 Some(report) = self.prepared.reports.recv() => self.write_down(report),
-                Some(refusal) = connections::refused(&mut self.connections) => self.refused(refusal),
                 Some(news) = self.prepared.watched.news.recv() => self.tell(news),
                 Some(_) = self.tasks.join_next() => {}
                 said = frame::receive(&self.leader, &mut self.leader_assembly) => match said {
@@ -302,12 +301,6 @@ impl Running {
     pub(super) fn write_down(&mut self, report: Report) {
         let pipeline = Arc::clone(&self.prepared.pipeline);
         self.tasks.spawn(async move { pipeline.report(report).await });
-    }
-
-    pub(super) fn refused(&mut self, refusal: Refusal) {
-        let Some(connections) = &self.connections else { return };
-        let (pipeline, gate) = (Arc::clone(&self.prepared.pipeline), Arc::clone(&connections.gate));
-        self.tasks.spawn(pipeline.refused_in_kernel(gate, refusal));
     }
 
     pub(super) fn tell(&mut self, news: News) {

@@ -17,6 +17,7 @@ pub mod peek;
 mod protect;
 mod proxy;
 mod reader;
+mod refused;
 pub mod requester;
 mod resolve;
 mod start;
@@ -42,6 +43,7 @@ use self::{
     peek::{Answer, Name},
     protect::Protection,
     reader::AnswerReader,
+    refused::Refused,
     requester::Askers,
     resolve::Resolver,
     worker::{FromWorker, Worker},
@@ -50,6 +52,7 @@ pub use self::{
     judged::{Asked, Target},
     listener::Listener,
     proxy::{Arrived, Flow, Held, Passed},
+    refused::{INTERVAL as UNWRITTEN_INTERVAL, ToRecord, Unwritten},
     start::{Parts, Services, Stubs},
 };
 use super::exec::Common;
@@ -101,6 +104,7 @@ pub struct ConnectGate {
     reader: AnswerReader,
     resolver: Resolver,
     known: Mutex<Known>,
+    refused: Refused,
     /// The network namespace of the proxy, as eBPF knows it.
     namespace: u64,
     numbers: AtomicU64,

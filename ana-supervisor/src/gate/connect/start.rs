@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsFd,
     sync::{Arc, Mutex, atomic::AtomicU64},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ana_common::network::{
@@ -27,6 +27,7 @@ use super::{
     protect::Protection,
     proxy,
     reader::AnswerReader,
+    refused::Refused,
     requester::Askers,
     resolve::Resolver,
     worker::{Events, Worker},
@@ -35,7 +36,7 @@ use crate::{
     gate::exec::Common,
     kernel::{
         SessionCgroup,
-        network::{NetworkMaps, NetworkPrograms, Refusal},
+        network::{NetworkMaps, NetworkPrograms, Refusals},
     },
     pipeline::chain,
     policy::{self, Action, Loopback, Policy},
@@ -137,6 +138,7 @@ impl ConnectGate {
             resolver: Resolver::new(reader.clone()),
             askers: Askers::new().map_err(doing("look at processes"))?,
             known: Mutex::new(Known { names: Names::default(), protection }),
+            refused: Refused::new(),
             common,
             policy,
             grants: Grants::default(),
@@ -187,7 +189,6 @@ impl Services {
     pub async fn serve(
         self,
         arrived: impl Fn(Arrived) + Clone + Send + Sync + 'static,
-        refused: mpsc::UnboundedSender<Refusal>,
         fatal: mpsc::UnboundedSender<String>,
     ) -> Result<Vec<String>, ConnectError> {
         let Self { gate, stubs, mut events, own, mut programs } = self;
@@ -209,16 +210,7 @@ impl Services {
             keep(dns::serve(Arc::clone(&gate), stub), "the session's DNS cannot be served", &fatal);
         }
         keep(follow(Arc::clone(&gate), own, stubs.port), "the host's addresses cannot be followed", &fatal);
-        let mut refusals = programs.take_refusals()?;
-        let listening = async move {
-            loop {
-                let refusal = refusals.next().await.map_err(io::Error::other)?;
-                // The receiver goes with the session. The programs stay as long as somebody listens.
-                if refused.send(refusal).is_err() {
-                    return drop_with(programs);
-                }
-            }
-        };
+        let listening = listen(Arc::clone(&gate), programs.take_refusals()?, programs);
         keep(listening, "the connect gate's reports cannot be read", &fatal);
         let forgetting = Arc::clone(&gate);
         tokio::spawn(async move { forgetting.forget().await });
@@ -226,9 +218,27 @@ impl Services {
     }
 }
 
-fn drop_with(programs: NetworkPrograms) -> io::Result<()> {
+/// Hears what the programs refuse, to the end of the session. The programs stay as long as somebody listens.
+async fn listen(gate: Arc<ConnectGate>, mut refusals: Refusals, programs: NetworkPrograms) -> io::Result<()> {
+    let listening = async {
+        loop {
+            let refusal = refusals.next().await.map_err(io::Error::other)?;
+            gate.refused.take(refusal, Instant::now());
+            // The ring may never be empty; other tasks want this thread, too.
+            tokio::task::consume_budget().await;
+        }
+    };
+    let heard: io::Result<()> = tokio::select! {
+        heard = listening => heard,
+        () = gate.ended() => Ok(()),
+    };
+    // Nothing of the session lives any more: this is all there is.
+    while let Ok(Some(refusal)) = refusals.try_next() {
+        gate.refused.take(refusal, Instant::now());
+    }
+    gate.refused.end();
     drop(programs);
-    Ok(())
+    heard
 }
 
 /// Runs a service for as long as the session lives; its failure ends the session.
