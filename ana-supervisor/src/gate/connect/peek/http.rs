@@ -71,19 +71,25 @@ fn read(request: &httparse::Request<'_, '_>, head: usize) -> Option<Shown> {
     if hosts.next().is_some() {
         return None;
     }
+    let body = body(request);
     if request.method? == "CONNECT" {
+        // Its bytes behind the head are the tunnel's.
+        if body != Some(0) {
+            return None;
+        }
         let shown = Shown { head, ..Shown::only(Protocol::Connect) };
         let shown = named(shown, authority(target)?, NameSource::Connect);
         let complete = shown.source.is_some() && shown.target_port.is_some();
         return complete.then_some(shown);
     }
-    let shown = Shown::only(Protocol::Http);
+    let shown = Shown { head, body, ..Shown::only(Protocol::Http) };
     if target.starts_with(b"/") || target == b"*" {
         return match host {
             Some(host) => Some(named(shown, authority(host)?, NameSource::Host)),
             None => Some(shown),
         };
     }
+    body?;
     let place = authority(of_uri(target)?)?;
     // Which of the two counts is the server's choice.
     if let Some(host) = host
@@ -92,6 +98,26 @@ fn read(request: &httparse::Request<'_, '_>, head: usize) -> Option<Shown> {
         return None;
     }
     Some(named(Shown { absolute: true, ..shown }, place, NameSource::Host))
+}
+
+/// How long the request's content is (RFC 9112 §6.3). `None`: it is not told in advance (Transfer-Encoding), is told twice,
+/// or stands where some servers expect none and would take it for the next request.
+fn body(request: &httparse::Request<'_, '_>) -> Option<u64> {
+    let headers = |name: &'static str| {
+        let same = move |header: &&httparse::Header<'_>| header.name.eq_ignore_ascii_case(name);
+        request.headers.iter().filter(same)
+    };
+    if headers("transfer-encoding").next().is_some() {
+        return None;
+    }
+    let mut lengths = headers("content-length");
+    let Some(length) = lengths.next() else { return Some(0) };
+    if lengths.next().is_some() || length.value.is_empty() || !length.value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let length = std::str::from_utf8(length.value).ok()?.parse().ok()?;
+    let expected = !matches!(request.method?, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "CONNECT");
+    (expected || length == 0).then_some(length)
 }
 
 /// The host and port of an absolute URI.

@@ -45,8 +45,10 @@ pub struct Shown {
     pub target_port: Option<u16>,
     /// The request names its host in its first line (`GET http://…`): the connection is to a proxy.
     pub absolute: bool,
-    /// How many bytes the head of a CONNECT request has; else 0.
+    /// How many bytes the head of an HTTP/1 request has, with the empty lines before it; else 0.
     pub head: usize,
+    /// How many bytes of that request follow its head. `None`: where it ends cannot be known, or servers differ in it.
+    pub body: Option<u64>,
 }
 
 impl Shown {
@@ -63,6 +65,7 @@ impl Shown {
             target_port: None,
             absolute: false,
             head: 0,
+            body: Some(0),
         }
     }
 }
@@ -81,7 +84,8 @@ pub enum Protocol {
     Other,
     /// The client said nothing: the server speaks first, or nobody does.
     Silent,
-    /// It began like TLS or HTTP/1, and then was broken, ambiguous or longer than [`LOOK_MAX`].
+    /// It began like TLS or HTTP/1, and then was broken, ambiguous or longer than [`LOOK_MAX`]; or it is a request to a
+    /// proxy whose end cannot be known, behind which the next one would hide.
     Garbage,
 }
 

@@ -20,9 +20,8 @@ use super::{
     joined::Joined,
     look::{Look, Sight},
     refuse::Refused,
+    requests::Passing,
 };
-use crate::gate::connect::peek::Protocol;
-
 /// What a connection works with.
 pub(super) struct Context<'a> {
     pub(super) epoll: &'a Epoll,
@@ -123,8 +122,8 @@ enum State {
     Held {
         tls: bool,
         half_closed: bool,
-        /// How many bytes the head of a CONNECT has.
-        head: usize,
+        /// What passes if it is joined as a tunnel.
+        first: Passing,
     },
     Joined(Box<Joined>),
     Refused(Refused),
@@ -212,8 +211,8 @@ impl Connection {
             Sight::Nothing => Fate::Keep,
             Sight::Ended | Sight::Broken => self.gone(context),
             Sight::Shown(shown) => {
-                let head = if shown.protocol == Protocol::Connect { shown.head } else { 0 };
-                self.state = State::Held { tls: shown.tls, half_closed: false, head };
+                let first = Passing::first(&shown);
+                self.state = State::Held { tls: shown.tls, half_closed: false, first };
                 context.said.push(FromWorker::Peeked { id: self.id, shown });
                 self.hold(context)
             }
@@ -240,10 +239,9 @@ impl Connection {
 
     /// Joins it with its server. Only what is held can be joined: else both are let go of.
     pub(super) fn join(&mut self, upstream: OwnedFd, tunnel: bool, context: &mut Context) -> Fate {
-        let State::Held { head, .. } = self.state else { return Fate::Keep };
+        let State::Held { first, .. } = self.state else { return Fate::Keep };
         let upstream = Socket::new(upstream, self.id, Side::Upstream);
-        let allowance = tunnel.then_some(head);
-        let mut joined = Box::new(Joined::new(self.id, upstream, allowance, context.now));
+        let mut joined = Box::new(Joined::new(self.id, upstream, tunnel.then_some(first), context.now));
         let armed = joined
             .upstream
             .prepare()
@@ -266,7 +264,7 @@ impl Connection {
         Fate::Reset
     }
 
-    /// Lets a tunnel's inner bytes pass.
+    /// Lets pass what waits after the join.
     pub(super) fn pass(&mut self, context: &mut Context) -> Fate {
         let State::Joined(joined) = &mut self.state else { return Fate::Keep };
         joined.pass();

@@ -127,9 +127,9 @@ impl Worker {
         self.send(&ToWorker::Peek { id, grace_ms }, &[], &[client.as_fd()]).await
     }
 
-    /// Hands over the server's socket; keep no copy of it. `Done` follows at the end. With `tunnel` (after a CONNECT) only
-    /// the head of the client's request passes, and everything of the server; the client's next bytes are looked at: a
-    /// second `Peeked`.
+    /// Hands over the server's socket; keep no copy of it. `Done` follows at the end. With `tunnel` (the client was silent,
+    /// or asked a proxy: CONNECT, or an absolute request) no more than what was looked at passes, and everything of the
+    /// server; the client's next bytes are looked at: another `Peeked` (see the module).
     ///
     /// # Errors
     /// As [`Worker::peek`].
@@ -137,7 +137,7 @@ impl Worker {
         self.send(&ToWorker::Join { id, tunnel }, &[], &[upstream.as_fd()]).await
     }
 
-    /// Lets a tunnel's inner bytes pass. (If they ask for another tunnel, that is looked into as well.)
+    /// Lets pass what was looked at after the join; of a request to a proxy no more than that, again.
     ///
     /// # Errors
     /// As [`Worker::peek`].

@@ -9,24 +9,22 @@ use super::{
     connection::{Context, Fate, Side, Socket},
     copy::{Direction, Pipes, Stop},
     look::{Look, Sight},
+    requests::{self, Expected, Passing, Then},
 };
-use crate::gate::connect::peek::Protocol;
 
-/// How far a client's tunnel through another proxy is.
+/// How much of the client passes now.
 #[derive(Debug)]
-enum Tunnel {
-    /// Everything passes: there is no tunnel, or it was looked into.
+enum Way {
+    /// Everything.
     Open,
-    /// The head of the client's CONNECT passes, and nothing behind it.
-    Head,
-    /// What the client says into the tunnel is looked at.
-    Looking(Look),
-    /// The supervisor decides.
-    Waiting {
-        tls: bool,
-        /// The head of another CONNECT, to the same proxy.
-        head: Option<usize>,
-    },
+    /// What was let pass, and nothing behind it.
+    Passing(Then),
+    /// Nothing: the proxy has not answered the client's CONNECT.
+    Answer,
+    /// Nothing: what the client says next is looked at.
+    Looking(Look, Expected),
+    /// Nothing: the supervisor decides.
+    Waiting { tls: bool, next: Option<Passing> },
 }
 
 #[derive(Debug)]
@@ -35,22 +33,28 @@ pub(super) struct Joined {
     pub(super) upstream: Socket,
     up: Direction,
     down: Direction,
-    tunnel: Tunnel,
+    way: Way,
     began: Instant,
 }
 
 impl Joined {
-    /// `head`: how many bytes pass until the client is looked at again.
-    pub(super) fn new(id: u64, upstream: Socket, head: Option<usize>, now: Instant) -> Self {
-        let tunnel = if head.is_some() { Tunnel::Head } else { Tunnel::Open };
-        let up = Direction::of(head);
-        Self { id, upstream, up, down: Direction::default(), tunnel, began: now }
+    /// `first`: what passes until the client is looked at again; `None`: everything.
+    pub(super) fn new(id: u64, upstream: Socket, first: Option<Passing>, now: Instant) -> Self {
+        let (up, down) = (Direction::default(), Direction::default());
+        let mut joined = Self { id, upstream, up, down, way: Way::Open, began: now };
+        joined.let_pass(first);
+        joined
+    }
+
+    fn let_pass(&mut self, what: Option<Passing>) {
+        self.up.allowance = what.map(|passing| passing.bytes);
+        self.way = what.map_or(Way::Open, |passing| Way::Passing(passing.then));
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        match &self.tunnel {
-            Tunnel::Looking(look) => look.deadline(),
-            Tunnel::Open | Tunnel::Head | Tunnel::Waiting { .. } => None,
+        match &self.way {
+            Way::Looking(look, _) => look.deadline(),
+            Way::Open | Way::Passing(_) | Way::Answer | Way::Waiting { .. } => None,
         }
     }
 
@@ -71,11 +75,10 @@ impl Joined {
         self.down.release(pipes);
     }
 
-    /// The supervisor lets the tunnel's bytes pass.
+    /// The supervisor lets pass what waits.
     pub(super) fn pass(&mut self) {
-        let Tunnel::Waiting { head, .. } = self.tunnel else { return };
-        self.up.allowance = head;
-        self.tunnel = if head.is_some() { Tunnel::Head } else { Tunnel::Open };
+        let Way::Waiting { next, .. } = self.way else { return };
+        self.let_pass(next);
     }
 
     /// epoll reports something of one side.
@@ -98,11 +101,12 @@ impl Joined {
     }
 
     fn turn(&mut self, client: &mut Socket, up: bool, down: bool, context: &mut Context) -> Fate {
+        let heard = down && self.hear(context);
         let down = if down { self.move_down(client, context) } else { Fate::Keep };
         if matches!(down, Fate::Reset) {
             return down;
         }
-        let up = if up { self.move_up(client, context) } else { Fate::Keep };
+        let up = if up || heard { self.move_up(client, context) } else { Fate::Keep };
         if matches!(up, Fate::Reset | Fate::Close) {
             return up;
         }
@@ -116,7 +120,30 @@ impl Joined {
         if up == Fate::Again || down == Fate::Again { Fate::Again } else { Fate::Keep }
     }
 
+    /// Looks at what a proxy answers to the first CONNECT, before it passes; true once it is known.
+    fn hear(&mut self, context: &mut Context) -> bool {
+        if !self.awaits() {
+            return false;
+        }
+        let Some(expected) = requests::answered(&self.upstream, context.buffer) else { return false };
+        // One that comes before all of the question does not answer it.
+        let early = matches!(self.way, Way::Passing(_));
+        self.way = match early {
+            true => Way::Passing(Then::Look(Expected::Request)),
+            false => Way::Looking(Look::new(None), expected),
+        };
+        true
+    }
+
+    fn awaits(&self) -> bool {
+        matches!(self.way, Way::Passing(Then::Answer) | Way::Answer)
+    }
+
     fn move_down(&mut self, client: &mut Socket, context: &mut Context) -> Fate {
+        if self.awaits() {
+            // There is nothing yet, or too little to know what it is.
+            return Fate::Keep;
+        }
         match self.down.pump(&self.upstream.fd, &client.fd, context.pipes) {
             Stop::Empty | Stop::Finished | Stop::Allowance => Fate::Keep,
             Stop::Full => arm(client, context),
@@ -126,15 +153,21 @@ impl Joined {
     }
 
     fn move_up(&mut self, client: &mut Socket, context: &mut Context) -> Fate {
-        match &mut self.tunnel {
-            Tunnel::Open | Tunnel::Head => {}
-            Tunnel::Looking(_) => return self.look(client, context),
+        match &mut self.way {
+            Way::Open | Way::Passing(_) => {}
+            Way::Answer if client.ended => {
+                // The proxy may wait for that.
+                self.way = Way::Looking(Look::new(None), Expected::TlsOrRequest);
+                return self.look(client, context);
+            }
+            Way::Answer => return Fate::Keep,
+            Way::Looking(..) => return self.look(client, context),
             // As before the join.
-            Tunnel::Waiting { tls, .. } if client.ended && *tls => {
+            Way::Waiting { tls, .. } if client.ended && *tls => {
                 context.said.push(FromWorker::Gone { id: self.id });
                 return Fate::Reset;
             }
-            Tunnel::Waiting { .. } => return Fate::Keep,
+            Way::Waiting { .. } => return Fate::Keep,
         }
         match self.up.pump(&client.fd, &self.upstream.fd, context.pipes) {
             Stop::Empty | Stop::Finished => Fate::Keep,
@@ -143,26 +176,29 @@ impl Joined {
             Stop::Broken => Fate::Reset,
             Stop::Allowance => {
                 // Whoever is silent here hears the server, and that is all: there is nothing to decide yet.
-                self.tunnel = Tunnel::Looking(Look::new(None));
-                self.look(client, context)
+                self.way = match self.way {
+                    Way::Passing(Then::Answer) => Way::Answer,
+                    Way::Passing(Then::Look(expected)) => Way::Looking(Look::new(None), expected),
+                    Way::Open | Way::Answer | Way::Looking(..) | Way::Waiting { .. } => return Fate::Keep,
+                };
+                self.move_up(client, context)
             }
         }
     }
 
     fn look(&mut self, client: &mut Socket, context: &mut Context) -> Fate {
-        let Tunnel::Looking(look) = &mut self.tunnel else { return Fate::Keep };
+        let Way::Looking(look, expected) = &mut self.way else { return Fate::Keep };
         match look.at(&client.fd, client.ended, context.buffer, context.now) {
             Sight::Nothing => Fate::Keep,
             Sight::Broken => Fate::Reset,
             Sight::Ended => {
                 // Nothing was said: the server learns that.
-                self.up.allowance = None;
-                self.tunnel = Tunnel::Open;
+                self.let_pass(None);
                 self.move_up(client, context)
             }
             Sight::Shown(shown) => {
-                let head = (shown.protocol == Protocol::Connect).then_some(shown.head);
-                self.tunnel = Tunnel::Waiting { tls: shown.tls, head };
+                let (shown, next) = requests::next(shown, *expected);
+                self.way = Way::Waiting { tls: shown.tls, next };
                 context.said.push(FromWorker::Peeked { id: self.id, shown });
                 self.move_up(client, context)
             }

@@ -3,6 +3,24 @@
 //!
 //! It also reads DNS answers, since an agent chooses who sends them.
 //!
+//! # What passes after a join
+//!
+//! Without `tunnel` everything passes, both ways. With it everything of the server passes, and of the client no more than
+//! what was looked at; then the client's next bytes are looked at and told by another [`FromWorker::Peeked`], and wait for
+//! [`Worker::go_on`]. A connection to an HTTP proxy is one request after the other, each to wherever it says:
+//!
+//! - Of a request, absolute or not, its head and its content pass ([`Shown::head`] and [`Shown::body`]), and the next
+//!   bytes have to be a request again. Anything else is [`Protocol::Garbage`], and so is a request whose end cannot be known
+//!   (Transfer-Encoding, more than one Content-Length, content of a GET) and what follows an upgrade.
+//! - Of a CONNECT its head passes. If it is the first of the connection, the worker then waits for the proxy's answer: 2xx
+//!   has made it a tunnel, and what the client says next is looked at like a new connection: a request to a proxy is
+//!   followed by more looks, anything else is looked at once. Any other answer has made it nothing, and a request has to
+//!   follow. The answer to a later CONNECT cannot be told from the answers to what was asked before: what follows is TLS,
+//!   which is looked at once, or a request.
+//! - Whoever was [`Protocol::Silent`] is looked at like a new connection as soon as he speaks.
+//!
+//! A request that is not to a proxy (`GET /…`, outside of the above) is looked at once: what follows goes to the same server.
+//!
 //! The supervisor numbers the connections; a number is used once. What a worker says is checked like any other input.
 
 mod confine;
@@ -12,6 +30,7 @@ mod handle;
 mod joined;
 mod look;
 mod refuse;
+mod requests;
 mod serve;
 mod wire;
 
@@ -26,6 +45,8 @@ pub use self::{
     confine::{ConfineError, confine},
     handle::{Events, Lost, Worker, WorkerError},
 };
+#[cfg(doc)]
+use super::peek::Protocol;
 use super::peek::{Answer, Shown};
 
 /// The role's name on the hidden command line of ana-supervisor.
@@ -44,7 +65,7 @@ enum ToWorker {
         id: u64,
         tunnel: bool,
     },
-    /// Go on after the second look into a tunnel.
+    /// Go on after a look at what came after the join.
     Continue {
         id: u64,
     },
@@ -76,7 +97,7 @@ pub enum Refusal {
 /// What the worker tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromWorker {
-    /// What the client shows; after `tunnel` a second time (and again, if it asks the proxy for another tunnel).
+    /// What the client shows; after a join with `tunnel` again, for each request to a proxy.
     Peeked { id: u64, shown: Shown },
     /// The client has gone while it waited: a reset, or a TLS client that sends no more. The worker has let go of it; a
     /// word about it that is under way is dropped, with its socket.

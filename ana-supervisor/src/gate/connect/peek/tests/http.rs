@@ -7,9 +7,10 @@ use super::{
 fn real_clients_name_their_host() {
     let get = shown(captured!("curl-get"));
     assert_eq!((name(&get), get.source), (Some("plain.example"), Some(NameSource::Host)));
-    assert_eq!((get.protocol, get.target_port, get.absolute, get.head), (Protocol::Http, None, false, 0));
+    assert_eq!((get.protocol, get.target_port, get.absolute), (Protocol::Http, None, false));
     let proxy = shown(captured!("curl-proxy"));
     assert_eq!((name(&proxy), proxy.target_port, proxy.absolute), (Some("plain.example"), Some(8080), true));
+    assert_eq!((proxy.head, proxy.body), (captured!("curl-proxy").len(), Some(0)));
     let connect = shown(captured!("curl-connect"));
     assert_eq!((name(&connect), connect.source), (Some("secret.example"), Some(NameSource::Connect)));
     assert_eq!((connect.protocol, connect.target_port), (Protocol::Connect, Some(443)));
@@ -49,6 +50,46 @@ fn hosts_are_read_as_servers_read_them() {
             "{request}"
         );
         any_prefix(request.as_bytes());
+    }
+}
+
+#[test]
+fn the_end_of_a_request_is_known_or_it_is_garbage_for_a_proxy() {
+    for (method, headers, body) in [
+        ("GET", "", Some(0)),
+        ("GET", "Content-Length: 0\r\n", Some(0)),
+        ("POST", "content-LENGTH:  17 \r\n", Some(17)),
+        ("DELETE", "Content-Length: 3\r\n", Some(3)),
+        ("PUT", "Content-Length: 18446744073709551615\r\n", Some(u64::MAX)),
+        // Not every server reads these.
+        ("GET", "Content-Length: 3\r\n", None),
+        ("HEAD", "Content-Length: 3\r\n", None),
+        ("POST", "Content-Length: 18446744073709551616\r\n", None),
+        ("POST", "Content-Length: +3\r\n", None),
+        ("POST", "Content-Length: 3, 3\r\n", None),
+        ("POST", "Content-Length:\r\n", None),
+        ("POST", "Content-Length: 3\r\nContent-Length: 3\r\n", None),
+        ("POST", "Transfer-Encoding: chunked\r\n", None),
+        ("POST", "Content-Length: 3\r\ntransfer-encoding: identity\r\n", None),
+    ] {
+        let origin = format!("{method} / HTTP/1.1\r\nHost: a.example\r\n{headers}\r\n");
+        let found = shown(origin.as_bytes());
+        assert_eq!(
+            (found.protocol, found.body, found.head),
+            (Protocol::Http, body, origin.len()),
+            "{origin}"
+        );
+        let absolute = origin.replace(" / ", " http://a.example/ ");
+        let found = shown(absolute.as_bytes());
+        match body {
+            Some(_) => assert_eq!((found.absolute, found.body, found.head), (true, body, absolute.len())),
+            None => assert_eq!(found, super::super::Shown::only(Protocol::Garbage), "{absolute}"),
+        }
+        any_prefix(absolute.as_bytes());
+    }
+    for header in ["Content-Length: 1", "Transfer-Encoding: chunked"] {
+        let connect = format!("CONNECT a.example:443 HTTP/1.1\r\n{header}\r\n\r\n");
+        assert_eq!(shown(connect.as_bytes()).protocol, Protocol::Garbage, "{header}");
     }
 }
 

@@ -6,6 +6,7 @@ mod latency;
 mod many;
 mod peeking;
 mod props;
+mod proxies;
 mod refusing;
 
 use std::{

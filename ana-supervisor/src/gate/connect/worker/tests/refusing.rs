@@ -75,10 +75,12 @@ async fn a_refused_tunnel_tells_the_client_and_resets_the_proxy() {
     let (mut proxy, upstream) = connection();
     worker.join(1, upstream, true).await.unwrap();
     exactly(&mut proxy, connect.len()).await;
+    proxy.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    exactly(&mut client, 19).await;
     client.write_all(HELLO).await.unwrap();
     shown(&mut events).await;
     worker.refuse(1, Refusal::Tls).await.unwrap();
-    assert_eq!(done(&mut events).await, (1, connect.len() as u64, 0));
+    assert_eq!(done(&mut events).await, (1, connect.len() as u64, 19));
     assert_eq!(rest(&mut client).await.0, [0x15, 3, 3, 0, 2, 2, 49]);
     assert_eq!(rest(&mut proxy).await, (Vec::new(), Some(std::io::ErrorKind::ConnectionReset)));
 }
