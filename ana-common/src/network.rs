@@ -116,12 +116,8 @@ pub struct Socket {
     pub origin: Origin,
     /// Under which key the origin was published. All zero: it is not.
     pub published: PeerKey,
-    /// What connect(2) was asked for last, after it was rewritten. UDP: packets go nowhere else.
-    pub connected: Endpoint,
     /// What was reported last: a socket that goes on trying is reported once.
     pub told: Endpoint,
-    /// UDP: why packets to `connected` are refused (`REFUSED_*`). 0: they are not.
-    pub refused: u32,
     /// TCP: not 0: the destination is on this host, and only a listener of the session may answer.
     pub local: u32,
 }
@@ -199,8 +195,8 @@ pub const REFUSED_FULL: u32 = 8;
 pub const REFUSED_DEVICE: u32 = 9;
 /// Another listener would have answered than the one of the session that was found.
 pub const REFUSED_LISTENER: u32 = 10;
-/// A connected UDP socket whose last connect(2) failed: where its packets go was not judged.
-pub const REFUSED_STALE: u32 = 11;
+/// A packet with something between its addresses and its ports, such as a source route: where it goes cannot be told.
+pub const REFUSED_PACKET: u32 = 11;
 
 impl Refused {
     /// Bytes of a record in the ring.
@@ -229,7 +225,7 @@ const _: () = {
     assert!(size_of::<Endpoint>() == 20 && align_of::<Endpoint>() == 4);
     assert!(size_of::<Origin>() == 80 && align_of::<Origin>() == 8);
     assert!(size_of::<PeerKey>() == 32 && align_of::<PeerKey>() == 8);
-    assert!(size_of::<Socket>() == 160 && align_of::<Socket>() == 8);
+    assert!(size_of::<Socket>() == 136 && align_of::<Socket>() == 8);
     assert!(size_of::<SetPort>() == 8);
     assert!(size_of::<Network>() == 8);
     assert!(Refused::SIZE == 64 && align_of::<Refused>() == 8);

@@ -73,7 +73,7 @@ pub fn note(ctx: &SockAddrContext, socket: &mut Socket, to: Endpoint, flags: u32
     };
 }
 
-/// Sends it to the proxy instead, and gives where that is. `Err`: it is refused.
+/// Sends it to the proxy instead. `Err`: it is refused.
 ///
 /// The proxy is reached through the loopback device alone. Two sockets that are bound to different devices may have the same
 /// address and port, by which the proxy knows one's origin.
@@ -85,7 +85,7 @@ pub fn redirect(
     socket: &mut Socket,
     to: Endpoint,
     flags: u32,
-) -> Result<Endpoint, i32> {
+) -> Result<(), i32> {
     if network.proxy_port == 0 {
         return Err(refuse(ctx, socket, to, REFUSED_FULL));
     }
@@ -94,7 +94,6 @@ pub fn redirect(
         return Err(refuse(ctx, socket, to, REFUSED_DEVICE));
     }
     note(ctx, socket, to, flags);
-    let proxy = proxy(network, &to.addr);
-    address::write(ctx, family, proxy);
-    Ok(proxy)
+    address::write(ctx, family, proxy(network, &to.addr));
+    Ok(())
 }

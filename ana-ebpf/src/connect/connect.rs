@@ -1,14 +1,14 @@
 //! cgroup/connect4, cgroup/connect6: connect(2), and sendmsg(2) with MSG_FASTOPEN, of TCP and UDP, after the address was copied
 //! into the kernel. IPv4-mapped addresses of TCP come to connect6.
 
-use ana_common::network::{Endpoint, Network, Origin};
+use ana_common::network::{Endpoint, Network, ORIGIN_DNS, ORIGIN_UDP, Origin, REFUSED_PROXY};
 use aya_ebpf::{bindings::bpf_sock, macros::cgroup_sock_addr, programs::SockAddrContext};
 
 use crate::{
     address::{self, Family, protocol},
     answer::{ALLOW, REFUSE, fail, network, note, redirect, refuse, refuse_unknown},
     destination::{is_proxy, normalised},
-    judge::{What, judge_tcp, judge_udp},
+    judge::{What, is_question, judge_tcp},
     socket::{is_bound_to_v4, known, made},
 };
 
@@ -76,7 +76,7 @@ fn connect_tcp(
             ALLOW
         }
         What::Redirect => match redirect(ctx, family, network, socket, to, verdict.value) {
-            Ok(_proxy) => ALLOW,
+            Ok(()) => ALLOW,
             Err(refused) => refused,
         },
         What::Refuse => refuse(ctx, socket, to, verdict.value),
@@ -96,29 +96,16 @@ fn connect_udp(
 ) -> i32 {
     // SAFETY: the socket of the context.
     let Some(socket) = (unsafe { made(sk) }) else { return refuse_unknown(ctx, to) };
-    let verdict = judge_udp(ctx, network, &to);
-    match verdict.what {
-        What::Pass | What::PassLocal | What::NoRoute => {
-            socket.origin.flags = 0;
-            socket.origin.destination = Endpoint::default();
-            (socket.connected, socket.refused) = (to, 0);
-            ALLOW
-        }
-        What::Redirect => match redirect(ctx, family, network, socket, to, verdict.value) {
-            Ok(proxy) => {
-                (socket.connected, socket.refused) = (proxy, 0);
-                ALLOW
-            }
-            Err(refused) => refused,
-        },
-        What::Refuse => {
-            if is_proxy(network, &to) {
-                return refuse(ctx, socket, to, verdict.value);
-            }
-            // Who asked, for the report.
-            note(ctx, socket, Endpoint::default(), 0);
-            (socket.connected, socket.refused) = (to, verdict.value);
-            ALLOW
-        }
+    if is_proxy(network, &to) {
+        return refuse(ctx, socket, to, REFUSED_PROXY);
+    }
+    if !is_question(network, &to) {
+        socket.origin.flags = 0;
+        socket.origin.destination = Endpoint::default();
+        return ALLOW;
+    }
+    match redirect(ctx, family, network, socket, to, ORIGIN_DNS | ORIGIN_UDP) {
+        Ok(()) => ALLOW,
+        Err(refused) => refused,
     }
 }

@@ -1,9 +1,12 @@
 //! cgroup_skb/egress: a packet of the session leaves. Looked at closer are the first packet of a connection to this host, and
-//! UDP: what other hooks could not know yet. Everything else passes after three loads.
+//! every one of UDP: a socket's address can change between the call that was judged and its packet (connect(2) to AF_UNSPEC
+//! has no hook, UDP_CORK keeps packets back). Everything else passes if it is plain to see where it goes.
 
 use core::ptr::{addr_of, read_volatile};
 
-use ana_common::network::{Endpoint, Network, ORIGIN_DNS, REFUSED_LISTENER, REFUSED_STALE, Socket};
+use ana_common::network::{
+    Endpoint, ORIGIN_DNS, Origin, REFUSED_FULL, REFUSED_LISTENER, REFUSED_PACKET, REFUSED_PROXY, Socket,
+};
 use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_TCP_SYN_SENT, bpf_sock},
@@ -16,21 +19,20 @@ use crate::{
     answer::network,
     connect::{TCP, UDP},
     destination::is_proxy,
-    listener::{Listener, Transport, listener},
+    judge::{What, judge_udp},
+    listener::{Listener, Transport, Tuple, listener},
     maps::UDP_ORIGINS,
-    packet::tuple,
-    process::Process,
+    packet::{is_plain, tuple},
+    process::{Process, current},
     publish::publish,
     report::report,
-    socket::{known, remote},
+    socket::{known, made, remote},
 };
 
 const PASS: i32 = 1;
 const DROP: i32 = 0;
 /// Of the loopback device, in every network namespace.
 const LOOPBACK: u32 = 1;
-/// Of a UDP socket that is connected (`TCP_ESTABLISHED`).
-const CONNECTED: u32 = 1;
 
 #[cgroup_skb(egress)]
 pub fn egress(ctx: SkBuffContext) -> i32 {
@@ -49,8 +51,9 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
     let (protocol, state) =
         unsafe { (read_volatile(addr_of!((*sk).protocol)), read_volatile(addr_of!((*sk).state))) };
     match protocol {
+        TCP if !is_plain(&ctx, TCP as u8) => hidden(sk),
         TCP if state == BPF_TCP_SYN_SENT => starts(&ctx, sk),
-        UDP => datagram(&ctx, sk, state == CONNECTED),
+        UDP => datagram(&ctx, sk),
         _ => PASS,
     }
 }
@@ -77,52 +80,72 @@ fn starts(ctx: &SkBuffContext, sk: *mut bpf_sock) -> i32 {
     }
     // SAFETY: a whole socket.
     let to = unsafe { remote(sk) };
-    drop_packet(socket, to, TCP, REFUSED_LISTENER)
+    drop_segment(socket, to, REFUSED_LISTENER)
+}
+
+/// A connection whose packets take another way than to whom it was judged for.
+#[inline(always)]
+fn hidden(sk: *mut bpf_sock) -> i32 {
+    // SAFETY: a whole socket.
+    let (socket, to) = unsafe { (made(sk), remote(sk)) };
+    let Some(socket) = socket else { return DROP };
+    drop_segment(socket, to, REFUSED_PACKET)
 }
 
 #[inline(always)]
-fn datagram(ctx: &SkBuffContext, sk: *mut bpf_sock, connected: bool) -> i32 {
+fn datagram(ctx: &SkBuffContext, sk: *mut bpf_sock) -> i32 {
     // Whoever sends has been through connect or sendmsg. SAFETY: a whole socket.
     let Some(socket) = (unsafe { known(sk) }) else { return DROP };
-    if connected {
+    let Some(network) = network() else { return DROP };
+    let Some(tuple) = tuple(ctx, UDP as u8) else {
         // SAFETY: as above.
         let to = unsafe { remote(sk) };
-        if socket.connected != to {
-            return drop_packet(socket, to, UDP, REFUSED_STALE);
-        }
-        if socket.refused != 0 {
-            return drop_packet(socket, to, UDP, socket.refused);
-        }
-    }
-    if socket.origin.flags & ORIGIN_DNS != 0
-        && let Some(network) = network()
-    {
-        asks(ctx, network, socket);
-    }
-    PASS
-}
-
-/// Tells the stub resolver which name server this socket asks.
-#[inline(always)]
-fn asks(ctx: &SkBuffContext, network: Network, socket: &mut Socket) {
-    let Some(tuple) = tuple(ctx, UDP as u8) else { return };
-    let port = |port: u16| u32::from(u16::from_be(port));
-    let to = Endpoint { addr: tuple.destination, port: port(tuple.destination_port) };
+        return drop_datagram(socket, &to, REFUSED_PACKET);
+    };
+    // SAFETY: the context is valid for the whole run.
+    let device = unsafe { read_volatile(addr_of!((*ctx.skb.skb).ifindex)) };
+    let to = tuple.to();
     if is_proxy(network, &to) {
-        let peer = Endpoint { addr: tuple.source, port: port(tuple.source_port) };
-        // Without an entry the stub does not answer.
-        publish(&UDP_ORIGINS, socket, peer, 0);
+        if device != LOOPBACK || socket.origin.flags & ORIGIN_DNS == 0 {
+            return drop_datagram(socket, &to, REFUSED_PROXY);
+        }
+        asks(socket, &tuple);
+        return PASS;
+    }
+    let verdict = judge_udp(ctx.as_ptr(), network, &tuple);
+    match verdict.what {
+        What::Pass => PASS,
+        What::PassLocal if device == LOOPBACK => PASS,
+        What::PassLocal => drop_datagram(socket, &to, REFUSED_LISTENER),
+        What::Refuse => drop_datagram(socket, &to, verdict.value),
+        // To a name server that the socket was not connected to.
+        What::Redirect | What::NoRoute => drop_datagram(socket, &to, REFUSED_FULL),
     }
 }
 
-/// The process is the one that connected: packets are sent by others as well.
+/// Tells the stub resolver which name server this socket asks. Without an entry the stub does not answer.
 #[inline(always)]
-fn drop_packet(socket: &mut Socket, to: Endpoint, protocol: u32, why: u32) -> i32 {
+fn asks(socket: &mut Socket, tuple: &Tuple) {
+    publish(&UDP_ORIGINS, socket, tuple.from(), 0);
+}
+
+/// UDP's packets are sent by the process that runs.
+#[inline(always)]
+fn drop_datagram(socket: &mut Socket, to: &Endpoint, why: u32) -> i32 {
+    if socket.told != *to {
+        socket.told = *to;
+        report(*to, UDP, why, current());
+    }
+    DROP
+}
+
+/// TCP's are sent by others as well: it was who connected.
+#[inline(always)]
+fn drop_segment(socket: &mut Socket, to: Endpoint, why: u32) -> i32 {
     if socket.told != to {
         socket.told = to;
-        let origin = &socket.origin;
-        let by = Process { tgid: origin.tgid, started: origin.started, exe: origin.exe };
-        report(to, protocol, why, by);
+        let Origin { tgid, started, exe, .. } = socket.origin;
+        report(to, TCP, why, Process { tgid, started, exe });
     }
     DROP
 }

@@ -5,7 +5,7 @@ use ana_common::network::{
     NETWORK_NO_ROUTE6, NETWORK_QUIC_ALLOWED, Network, ORIGIN_DNS, ORIGIN_LOCAL, ORIGIN_UDP, REFUSED_DOT,
     REFUSED_PROXY, REFUSED_QUIC, REFUSED_UDP_DEFAULT, REFUSED_UDP_LOCAL, REFUSED_UDP_PROTECTED,
 };
-use aya_ebpf::{EbpfContext, programs::SockAddrContext};
+use aya_ebpf::{EbpfContext, cty::c_void, programs::SockAddrContext};
 
 use crate::{
     destination::{is_inspected, is_local, is_protected, is_proxy, is_v4},
@@ -55,7 +55,7 @@ pub fn judge_tcp(ctx: &SockAddrContext, network: Network, to: &Endpoint) -> Verd
         return refuse(REFUSED_PROXY);
     }
     let set = |flag| network.flags & flag != 0;
-    if to.port == DNS && set(NETWORK_DNS) {
+    if is_question(network, to) {
         return redirect(ORIGIN_DNS);
     }
     if to.port == DNS_OVER_TLS && set(NETWORK_DOT_REFUSED) {
@@ -65,7 +65,8 @@ pub fn judge_tcp(ctx: &SockAddrContext, network: Network, to: &Endpoint) -> Verd
         if set(NETWORK_LOOPBACK_ANY) {
             return PASS;
         }
-        return match at_home(ctx, Transport::Tcp, to) {
+        // SAFETY: the context of the running program.
+        return match unsafe { listener(ctx.as_ptr(), Transport::Tcp, &Tuple::towards(to)) } {
             Listener::Nobody | Listener::Session => PASS_LOCAL,
             Listener::Outside => redirect(ORIGIN_LOCAL),
         };
@@ -77,13 +78,21 @@ pub fn judge_tcp(ctx: &SockAddrContext, network: Network, to: &Endpoint) -> Verd
     if set(no_route) { NO_ROUTE } else { redirect(0) }
 }
 
+/// Asks the name server that is redirected.
 #[inline(always)]
-pub fn judge_udp(ctx: &SockAddrContext, network: Network, to: &Endpoint) -> Verdict {
+pub fn is_question(network: Network, to: &Endpoint) -> bool {
+    to.port == DNS && network.flags & NETWORK_DNS != 0
+}
+
+/// `ctx` is the context of the running program. Where the packet comes from may be unknown yet.
+#[inline(always)]
+pub fn judge_udp(ctx: *mut c_void, network: Network, tuple: &Tuple) -> Verdict {
+    let to = &tuple.to();
     if is_proxy(network, to) {
         return refuse(REFUSED_PROXY);
     }
     let set = |flag| network.flags & flag != 0;
-    if to.port == DNS && set(NETWORK_DNS) {
+    if is_question(network, to) {
         return redirect(ORIGIN_DNS | ORIGIN_UDP);
     }
     if to.port == DNS_OVER_TLS && set(NETWORK_DOT_REFUSED) {
@@ -93,8 +102,9 @@ pub fn judge_udp(ctx: &SockAddrContext, network: Network, to: &Endpoint) -> Verd
         if set(NETWORK_LOOPBACK_ANY) {
             return PASS;
         }
-        return match at_home(ctx, Transport::Udp, to) {
-            Listener::Nobody | Listener::Session => PASS,
+        // SAFETY: the caller's context is that of the running program.
+        return match unsafe { listener(ctx, Transport::Udp, tuple) } {
+            Listener::Nobody | Listener::Session => PASS_LOCAL,
             Listener::Outside => refuse(REFUSED_UDP_LOCAL),
         };
     }
@@ -105,13 +115,4 @@ pub fn judge_udp(ctx: &SockAddrContext, network: Network, to: &Endpoint) -> Verd
         return refuse(REFUSED_QUIC);
     }
     if set(NETWORK_CAPTURE_ALL) { refuse(REFUSED_UDP_DEFAULT) } else { PASS }
-}
-
-/// Who on this host would answer. Where the packet comes from is not known yet.
-#[inline(always)]
-fn at_home(ctx: &SockAddrContext, transport: Transport, to: &Endpoint) -> Listener {
-    let (source, destination) = ([0; 4], to.addr);
-    let tuple = Tuple { source, destination, source_port: 0, destination_port: (to.port as u16).to_be() };
-    // SAFETY: the context of the running program.
-    unsafe { listener(ctx.as_ptr(), transport, &tuple) }
 }

@@ -1,5 +1,6 @@
 //! Who listens on this host.
 
+use ana_common::network::Endpoint;
 use aya_ebpf::{
     bindings::{BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple},
     cty::c_void,
@@ -24,6 +25,25 @@ pub struct Tuple {
     pub destination: [u32; 4],
     pub source_port: u16,
     pub destination_port: u16,
+}
+
+impl Tuple {
+    /// Of a packet that is not there yet: where it will come from is not known.
+    #[inline(always)]
+    pub fn towards(to: &Endpoint) -> Self {
+        let destination_port = (to.port as u16).to_be();
+        Self { source: [0; 4], destination: to.addr, source_port: 0, destination_port }
+    }
+
+    #[inline(always)]
+    pub fn from(&self) -> Endpoint {
+        Endpoint { addr: self.source, port: u32::from(u16::from_be(self.source_port)) }
+    }
+
+    #[inline(always)]
+    pub fn to(&self) -> Endpoint {
+        Endpoint { addr: self.destination, port: u32::from(u16::from_be(self.destination_port)) }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

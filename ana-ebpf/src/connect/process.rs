@@ -4,7 +4,8 @@
 use ana_common::FileKey;
 use aya_ebpf::{
     Global,
-    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, generated::bpf_get_current_task},
+    cty::c_void,
+    helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel},
 };
 
 macro_rules! offsets {
@@ -14,6 +15,7 @@ macro_rules! offsets {
 }
 
 offsets! {
+    OFFSET_TASK_STRUCT_TGID,
     OFFSET_TASK_STRUCT_GROUP_LEADER,
     OFFSET_TASK_STRUCT_START_BOOTTIME,
     OFFSET_TASK_STRUCT_MM,
@@ -38,33 +40,27 @@ pub struct Process {
 #[inline(always)]
 pub fn current() -> Process {
     // SAFETY: the helper takes nothing.
-    let task = unsafe { bpf_get_current_task() } as *const u8;
-    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    Process { tgid, started: started(task).unwrap_or(0), exe: executable(task).unwrap_or_default() }
+    let task = unsafe { bpf_get_current_task() };
+    let leader: u64 = field(task, &OFFSET_TASK_STRUCT_GROUP_LEADER);
+    let started: u64 = field(leader, &OFFSET_TASK_STRUCT_START_BOOTTIME);
+    let mm: u64 = field(task, &OFFSET_TASK_STRUCT_MM);
+    let file: u64 = field(mm, &OFFSET_MM_STRUCT_EXE_FILE);
+    let inode: u64 = field(file, &OFFSET_FILE_F_INODE);
+    let super_block: u64 = field(inode, &OFFSET_INODE_I_SB);
+    let ino: u64 = field(inode, &OFFSET_INODE_I_INO);
+    let dev: u32 = field(super_block, &OFFSET_SUPER_BLOCK_S_DEV);
+    // Not by bpf_get_current_pid_tgid: before 6.10 packets' programs have none.
+    let tgid: u32 = field(task, &OFFSET_TASK_STRUCT_TGID);
+    Process { tgid, started: started / NANOSECONDS_A_TICK, exe: FileKey { ino, dev, pad: 0 } }
 }
 
+/// The field at `offset` of the structure at `base`. What cannot be read is zero, the helper sees to that; so is every field
+/// of a structure at zero.
 #[inline(always)]
-fn started(task: *const u8) -> Option<u64> {
-    let leader: *const u8 = field(task, &OFFSET_TASK_STRUCT_GROUP_LEADER)?;
-    let started: u64 = field(leader, &OFFSET_TASK_STRUCT_START_BOOTTIME)?;
-    Some(started / NANOSECONDS_A_TICK)
-}
-
-#[inline(always)]
-fn executable(task: *const u8) -> Option<FileKey> {
-    let mm: *const u8 = field(task, &OFFSET_TASK_STRUCT_MM)?;
-    let file: *const u8 = field(mm, &OFFSET_MM_STRUCT_EXE_FILE)?;
-    let inode: *const u8 = field(file, &OFFSET_FILE_F_INODE)?;
-    let super_block: *const u8 = field(inode, &OFFSET_INODE_I_SB)?;
-    let (ino, dev) = (field(inode, &OFFSET_INODE_I_INO)?, field(super_block, &OFFSET_SUPER_BLOCK_S_DEV)?);
-    Some(FileKey { ino, dev, pad: 0 })
-}
-
-/// The field at `offset` of the structure at `base`. `None`: unreadable.
-#[inline(always)]
-fn field<T>(base: *const u8, offset: &Global<u64>) -> Option<T> {
-    let source = base.wrapping_add(offset.load() as usize);
-    // SAFETY: the helper checks the address itself and fails on one that cannot be read; T is an integer or a raw
-    // pointer here, for which every bit pattern is a value.
-    unsafe { bpf_probe_read_kernel(source.cast()).ok() }
+fn field<T: Copy + Default>(base: u64, offset: &Global<u64>) -> T {
+    let mut value = T::default();
+    let source = base.wrapping_add(offset.load()) as *const c_void;
+    // SAFETY: the helper checks the address itself; T is an integer, for which every bit pattern is a value.
+    unsafe { bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, source) };
+    value
 }

@@ -46,7 +46,8 @@ const PROGRAMS: [(&str, CgroupHook); 14] = [
 ];
 
 /// The structures' fields that the programs read, and the globals through which they learn where those lie.
-pub(super) const OFFSETS: [(&str, &str, &str); 8] = [
+pub(super) const OFFSETS: [(&str, &str, &str); 9] = [
+    ("OFFSET_TASK_STRUCT_TGID", "task_struct", "tgid"),
     ("OFFSET_TASK_STRUCT_GROUP_LEADER", "task_struct", "group_leader"),
     ("OFFSET_TASK_STRUCT_START_BOOTTIME", "task_struct", "start_boottime"),
     ("OFFSET_TASK_STRUCT_MM", "task_struct", "mm"),

@@ -131,7 +131,7 @@ fn rule(reason: RefusalReason) -> Option<Option<&'static str>> {
         | RefusalReason::Protocol
         | RefusalReason::Full
         | RefusalReason::Device
-        | RefusalReason::Stale
+        | RefusalReason::Packet
         | RefusalReason::Unknown(_) => None,
     }
 }

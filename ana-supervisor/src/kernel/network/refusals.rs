@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use ana_common::network::{
-    REFUSED_DEVICE, REFUSED_DOT, REFUSED_FULL, REFUSED_LISTENER, REFUSED_PROTOCOL, REFUSED_PROXY,
-    REFUSED_QUIC, REFUSED_STALE, REFUSED_UDP_DEFAULT, REFUSED_UDP_LOCAL, REFUSED_UDP_PROTECTED, Refused,
+    REFUSED_DEVICE, REFUSED_DOT, REFUSED_FULL, REFUSED_LISTENER, REFUSED_PACKET, REFUSED_PROTOCOL, REFUSED_PROXY,
+    REFUSED_QUIC, REFUSED_UDP_DEFAULT, REFUSED_UDP_LOCAL, REFUSED_UDP_PROTECTED, Refused,
 };
 use aya::maps::{MapData, RingBuf};
 use tokio::io::unix::AsyncFd;
@@ -53,8 +53,8 @@ pub enum RefusalReason {
     Device,
     /// Another listener would have answered than the one of the session that was found.
     Listener,
-    /// A connected UDP socket whose last connect(2) failed.
-    Stale,
+    /// A packet that does not say plainly where it goes.
+    Packet,
     /// Of another version.
     Unknown(u32),
 }
@@ -72,7 +72,7 @@ impl RefusalReason {
             REFUSED_FULL => Self::Full,
             REFUSED_DEVICE => Self::Device,
             REFUSED_LISTENER => Self::Listener,
-            REFUSED_STALE => Self::Stale,
+            REFUSED_PACKET => Self::Packet,
             other => Self::Unknown(other),
         }
     }
@@ -90,7 +90,7 @@ impl RefusalReason {
             Self::Full => "the connection could not be held: no memory, or no proxy",
             Self::Device => "the socket is bound to a network device",
             Self::Listener => "another service would have answered than the session's own",
-            Self::Stale => "the socket's last connect failed: where it sends to was not judged",
+            Self::Packet => "a packet with a source route or other options",
             Self::Unknown(_) => "the gate refused for an unknown reason",
         }
     }

@@ -182,6 +182,28 @@ def swap(rounds, first, second):
     return sorted(seen)
 
 
+def wander(name, rounds, targets):
+    """Sends while another thread connects the socket to one target after the other; None: to nowhere. Whether some went."""
+    pack = lambda host, port: struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) + socket.inet_aton(host) + bytes(8)
+    nowhere = struct.pack("=H14x", socket.AF_UNSPEC)
+    addresses = [pack(*target) if target else nowhere for target in targets]
+    number, over, sent = S[name].fileno(), threading.Event(), 0
+
+    def move():
+        while not over.is_set():
+            for address in addresses:
+                LIBC.connect(number, address, 16)
+
+    thread = threading.Thread(target=move)
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    for _ in range(rounds):
+        sent += LIBC.send(number, b"x", 1, 0) == 1
+    over.set()
+    thread.join()
+    return sent > 0
+
+
 def pass_on(name, path):
     """Hands a socket to whoever connects to a unix socket."""
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -101,7 +101,7 @@ fn a_socket_that_connects_again_is_judged_again() {
     ground.agent.says("again('s', '192.0.2.7', 5001)", "ok");
     ground.agent.says("send('s', b'y')", "ok");
     ground.outside.says("S['server'].recv(1)", "b'y'");
-    // A connect that fails leaves the socket where it was, but it was judged for elsewhere.
+    // A connect that fails leaves the socket where it was.
     ground.agent.says("again('s', '192.0.2.7', 443)", "ok");
     ground.agent.says("again('s', '255.255.255.255', 5001)", "EACCES");
     ground.agent.says("peer('s')", "192.0.2.7:443");
@@ -125,4 +125,115 @@ fn of_many_datagrams_at_once_each_is_judged() {
     ground.assert_refused(RefusalReason::Quic, "192.0.2.7:443");
     ground.outside.says("S['server'].recv(1)", "b'x'");
     ground.agent.says("send_many('s', [('192.0.2.7', 443)])", "EPERM");
+}
+
+/// Without the call that was judged: what counts is the packet.
+#[test]
+fn a_disconnected_socket_is_not_where_it_was() {
+    let mut ground = Ground::new(NETWORK_DNS);
+    ground.maps.inspect(443).unwrap();
+    for (host, server, family) in [("192.0.2.7", "192.0.2.8", '4'), ("2001:db8::7", "2001:db8::8", '6')] {
+        ground.outside.says(&format!("bound('quic', '{host}', 443)"), "None");
+        ground.agent.says(&format!("udp('s', '{host}', 443)"), "ok");
+        ground.agent.says("unspecified('s')", "ok");
+        // Whoever asks a name server is known as one that asks.
+        ground.agent.says(&format!("send('s', b'question', ('{server}', 53))"), "ok");
+        ground.outside.ask(&format!("receive('stubproxy{family}')"));
+        for _ in 0..2 {
+            ground.agent.says(&format!("send('s', b'x', ('{host}', 443))"), "EPERM");
+        }
+        ground.outside.says("S['quic'].settimeout(0.1)", "None");
+        ground.outside.says("S['quic'].recv(1)", "TimeoutError: timed out");
+    }
+}
+
+#[test]
+fn what_was_kept_back_is_judged_when_it_leaves() {
+    let mut ground = Ground::new(0);
+    ground.maps.inspect(443).unwrap();
+    for (host, written) in [("192.0.2.7", "192.0.2.7"), ("2001:db8::7", "[2001:db8::7]")] {
+        ground.outside.says(&format!("bound('quic', '{host}', 443)"), "None");
+        for elsewhere in ["unspecified('s')".to_owned(), format!("again('s', '{host}', 9)")] {
+            ground.agent.says(&format!("make('s', '{host}', socket.SOCK_DGRAM).bind(('', 0))"), "None");
+            ground.agent.says("S['s'].setsockopt(17, 1, 1)", "None");
+            ground.agent.says(&format!("again('s', '{host}', 443)"), "ok");
+            ground.agent.says("send('s', b'corked')", "ok");
+            ground.agent.says(&elsewhere, "ok");
+            // The result of letting go is none of the kernel's errors.
+            ground.agent.says("call(S['s'].setsockopt, 17, 1, 0) in ('ok', 'EPERM')", "True");
+            ground.assert_refused(RefusalReason::Quic, &format!("{written}:443"));
+        }
+        ground.outside.says("S['quic'].settimeout(0.1)", "None");
+        ground.outside.says("S['quic'].recv(1)", "TimeoutError: timed out");
+    }
+}
+
+/// The same on this host, where the listener counts.
+#[test]
+fn what_was_kept_back_for_a_listener_outside_is_refused() {
+    let mut ground = Ground::new(0);
+    for (host, written) in [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")] {
+        ground.agent.says(&format!("make('s', '{host}', socket.SOCK_DGRAM).bind(('', 0))"), "None");
+        ground.agent.says("S['s'].setsockopt(17, 1, 1)", "None");
+        ground.agent.says(&format!("again('s', '{host}', 5353)"), "ok");
+        ground.agent.says("send('s', b'corked')", "ok");
+        ground.outside.says(&format!("bound('server', '{host}', 5353)"), "None");
+        ground.agent.says("unspecified('s')", "ok");
+        ground.agent.says("call(S['s'].setsockopt, 17, 1, 0) in ('ok', 'EPERM')", "True");
+        ground.assert_refused(RefusalReason::UdpLocal, &format!("{written}:5353"));
+        ground.outside.says("S['server'].settimeout(0.1)", "None");
+        ground.outside.says("S['server'].recv(1)", "TimeoutError: timed out");
+    }
+}
+
+/// One that is bound to the device is found by packets only, and of a group that the session has joined whoever the kernel
+/// chooses.
+#[test]
+fn only_the_sessions_listener_gets_a_datagram() {
+    let mut ground = Ground::new(0);
+    ground.outside.says("bound('server', '127.0.0.1', 22, (socket.SO_BINDTODEVICE, b'lo'))", "None");
+    ground.agent.says("udp('s', '127.0.0.1', 22)", "ok");
+    ground.agent.says("send('s', b'x')", "EPERM");
+    ground.assert_refused(RefusalReason::UdpLocal, "127.0.0.1:22");
+    let group = "(socket.SO_REUSEPORT, 1)";
+    ground.outside.says(&format!("bound('group', '127.0.0.1', 8080, {group})"), "None");
+    ground.agent.says(&format!("bound('mine', '127.0.0.1', 8080, {group})"), "None");
+    for _ in 0..40 {
+        let sent = ground.agent.ask("udp('s', '127.0.0.1', 8080) == 'ok' and send('s', b'x')");
+        assert!(["ok", "EPERM"].contains(&sent.as_str()), "{sent}");
+    }
+    for server in ["server", "group"] {
+        ground.outside.says(&format!("S['{server}'].settimeout(0.1)"), "None");
+        ground.outside.says(&format!("S['{server}'].recv(1)"), "TimeoutError: timed out");
+    }
+}
+
+/// A thread that connects elsewhere and nowhere while another one sends.
+#[test]
+fn no_race_leads_to_what_is_refused() {
+    let mut ground = Ground::new(0);
+    ground.maps.inspect(443).unwrap();
+    ground.outside.says("bound('quic', '192.0.2.7', 443)", "None");
+    ground.outside.says("bound('server', '192.0.2.7', 5001)", "None");
+    ground.agent.says("udp('s', '192.0.2.7', 5001)", "ok");
+    ground.agent.says("wander('s', 20000, [('192.0.2.7', 5001), None, ('192.0.2.7', 443)])", "True");
+    ground.outside.says("S['quic'].settimeout(0.1)", "None");
+    ground.outside.says("S['quic'].recv(1)", "TimeoutError: timed out");
+    ground.outside.says("S['server'].recv(1)", "b'x'");
+}
+
+/// The first packet of a source route goes elsewhere than to whom it was sent, and so does every later one.
+#[test]
+fn a_source_route_is_no_way_around() {
+    let mut ground = Ground::new(0);
+    ground.maps.inspect(443).unwrap();
+    let route = "S['s'].setsockopt(0, 4, bytes([131, 7, 4]) + socket.inet_aton('192.0.2.100') + bytes(1))";
+    ground.agent.says("make('s', '1.1.1.1', socket.SOCK_DGRAM) and 1", "1");
+    ground.agent.says(route, "None");
+    ground.agent.says("send('s', b'x', ('192.0.2.7', 5001))", "EPERM");
+    assert_eq!(ground.refusal().reason, RefusalReason::Packet);
+    ground.agent.says("make('s', '1.1.1.1').settimeout(0.3)", "None");
+    ground.agent.says(route, "None");
+    ground.agent.says("again('s', '192.0.2.7', 443) != 'ok'", "True");
+    assert_eq!(ground.refusal().reason, RefusalReason::Packet);
 }
