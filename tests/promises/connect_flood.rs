@@ -63,7 +63,7 @@ fn a_session_ends_in_the_middle_of_a_flood() {
     session.signal(Signal::SIGTERM);
     session.finish_within(Duration::from_secs(20));
     println!("ended after {:?}", begun.elapsed());
-    assert_eq!(ground.records_of("session_end").len(), 1);
+    assert_eq!(ground.records_of("session-end").len(), 1);
     assert!(!ground.records_of("loss").is_empty());
     ground.verify();
 }
