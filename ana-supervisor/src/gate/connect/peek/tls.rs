@@ -7,6 +7,8 @@ pub(super) const HANDSHAKE: u8 = 0x16;
 /// The most that a record may hold (RFC 8446 §5.1).
 const RECORD_MAX: usize = 1 << 14;
 const CLIENT_HELLO: u8 = 1;
+/// Type and length of a handshake message.
+const HEAD: usize = 4;
 
 const SERVER_NAME: u16 = 0;
 const HOST_NAME: u8 = 0;
@@ -39,9 +41,11 @@ enum Found {
     Hello(Vec<u8>),
 }
 
-/// Puts the first handshake message together. What stands behind it is not looked at.
+/// Puts the first handshake message together, once it is whole: until then nothing is copied. What stands behind it is not
+/// looked at.
 fn hello(bytes: &[u8]) -> Found {
-    let mut message = Vec::new();
+    // The message's first bytes, wherever the records cut them, and how many of it have come.
+    let (mut start, mut got) = (Vec::with_capacity(HEAD), 0);
     let mut rest = bytes;
     loop {
         let first = rest.len() == bytes.len();
@@ -51,31 +55,57 @@ fn hello(bytes: &[u8]) -> Found {
         if rest.iter().zip(good).any(|(&byte, good)| !good(byte)) {
             return wrong;
         }
-        let Some((&[_, _, _, high, low], after)) = rest.split_first_chunk::<5>() else { return Found::More };
-        let length = usize::from(u16::from_be_bytes([high, low]));
+        let Some((length, after)) = record(rest) else { return Found::More };
         if !(1..=RECORD_MAX).contains(&length) {
             return Found::Broken;
         }
-        message.extend_from_slice(after.get(..length).unwrap_or(after));
-        match whole(&message) {
-            Found::More => {}
-            done @ (Found::Not | Found::Broken | Found::Hello(_)) => return done,
+        let part = after.get(..length).unwrap_or(after);
+        start.extend(part.iter().take(HEAD - start.len()));
+        got += part.len();
+        match body(&start) {
+            Body::Broken => return Found::Broken,
+            Body::Has(body) if got >= HEAD + body => return Found::Hello(assemble(bytes, body)),
+            Body::Unknown | Body::Has(_) => {}
         }
         let Some(next) = after.get(length..) else { return Found::More };
         rest = next;
     }
 }
 
-fn whole(message: &[u8]) -> Found {
-    if message.first().is_some_and(|&kind| kind != CLIENT_HELLO) {
-        return Found::Broken;
+/// The length in a record's head, and what follows that; `None`: the head is not whole.
+fn record(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let (&[_, _, _, high, low], after) = bytes.split_first_chunk::<5>()?;
+    Some((usize::from(u16::from_be_bytes([high, low])), after))
+}
+
+/// How long the message's body is, by its first bytes.
+enum Body {
+    Unknown,
+    Broken,
+    Has(usize),
+}
+
+fn body(start: &[u8]) -> Body {
+    if start.first().is_some_and(|&kind| kind != CLIENT_HELLO) {
+        return Body::Broken;
     }
-    let Some((&[_, high, middle, low], body)) = message.split_first_chunk::<4>() else { return Found::More };
+    let Some(&[_, high, middle, low]) = start.first_chunk::<HEAD>() else { return Body::Unknown };
     let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
-    if length > LOOK_MAX {
-        return Found::Broken;
+    if length > LOOK_MAX { Body::Broken } else { Body::Has(length) }
+}
+
+/// The body of a message of which every byte is there.
+fn assemble(mut bytes: &[u8], body: usize) -> Vec<u8> {
+    let mut message = Vec::with_capacity(HEAD + body);
+    while let Some((length, after)) = record(bytes)
+        && message.len() < HEAD + body
+    {
+        let (part, next) = after.split_at(length.min(after.len()));
+        message.extend_from_slice(part);
+        bytes = next;
     }
-    body.get(..length).map_or(Found::More, |body| Found::Hello(body.to_vec()))
+    message.truncate(HEAD + body);
+    message.split_off(HEAD.min(message.len()))
 }
 
 /// Takes values from the front; `None` once there are too few bytes.

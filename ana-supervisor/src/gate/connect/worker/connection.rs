@@ -17,6 +17,7 @@ use nix::{
 use super::{
     FromWorker, Refusal,
     copy::Pipes,
+    half_closed::HalfClosed,
     joined::Joined,
     look::{Look, Sight},
     refuse::Refused,
@@ -121,7 +122,7 @@ enum State {
     Peeking(Look),
     Held {
         tls: bool,
-        half_closed: bool,
+        half_closed: HalfClosed,
         /// What passes if it is joined as a tunnel.
         first: Passing,
     },
@@ -167,7 +168,7 @@ impl Connection {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Peeking(look) => look.deadline(),
-            State::Held { .. } => None,
+            State::Held { half_closed, .. } => half_closed.deadline(),
             State::Joined(joined) => joined.deadline(),
             State::Refused(refused) => Some(refused.until),
         }
@@ -212,7 +213,7 @@ impl Connection {
             Sight::Ended | Sight::Broken => self.gone(context),
             Sight::Shown(shown) => {
                 let first = Passing::first(&shown);
-                self.state = State::Held { tls: shown.tls, half_closed: false, first };
+                self.state = State::Held { tls: shown.tls, half_closed: HalfClosed::default(), first };
                 context.said.push(FromWorker::Peeked { id: self.id, shown });
                 self.hold(context)
             }
@@ -225,7 +226,7 @@ impl Connection {
         if self.client.broken || (self.client.ended && *tls) {
             return self.gone(context);
         }
-        if self.client.ended && !std::mem::replace(half_closed, true) {
+        if self.client.ended && half_closed.is_due(&self.client.fd, context.now) {
             context.said.push(FromWorker::HalfClosed { id: self.id });
         }
         Fate::Keep

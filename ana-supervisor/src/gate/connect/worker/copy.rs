@@ -97,11 +97,6 @@ pub(super) enum Stop {
 }
 
 impl Direction {
-    /// `allowance`: how many bytes may leave the source; `None`: all.
-    pub(super) fn of(allowance: Option<usize>) -> Self {
-        Self { allowance, ..Self::default() }
-    }
-
     pub(super) fn finished(&self) -> bool {
         self.finished
     }

@@ -8,6 +8,7 @@ use super::{
     FromWorker,
     connection::{Context, Fate, Side, Socket},
     copy::{Direction, Pipes, Stop},
+    half_closed::HalfClosed,
     look::{Look, Sight},
     requests::{self, Expected, Passing, Then},
 };
@@ -24,7 +25,7 @@ enum Way {
     /// Nothing: what the client says next is looked at.
     Looking(Look, Expected),
     /// Nothing: the supervisor decides.
-    Waiting { tls: bool, next: Option<Passing> },
+    Waiting { tls: bool, half_closed: HalfClosed, next: Option<Passing> },
 }
 
 #[derive(Debug)]
@@ -54,7 +55,8 @@ impl Joined {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.way {
             Way::Looking(look, _) => look.deadline(),
-            Way::Open | Way::Passing(_) | Way::Answer | Way::Waiting { .. } => None,
+            Way::Waiting { half_closed, .. } => half_closed.deadline(),
+            Way::Open | Way::Passing(_) | Way::Answer => None,
         }
     }
 
@@ -167,7 +169,12 @@ impl Joined {
                 context.said.push(FromWorker::Gone { id: self.id });
                 return Fate::Reset;
             }
-            Way::Waiting { .. } => return Fate::Keep,
+            Way::Waiting { half_closed, .. } => {
+                if client.ended && half_closed.is_due(&client.fd, context.now) {
+                    context.said.push(FromWorker::HalfClosed { id: self.id });
+                }
+                return Fate::Keep;
+            }
         }
         match self.up.pump(&client.fd, &self.upstream.fd, context.pipes) {
             Stop::Empty | Stop::Finished => Fate::Keep,
@@ -198,7 +205,7 @@ impl Joined {
             }
             Sight::Shown(shown) => {
                 let (shown, next) = requests::next(shown, *expected);
-                self.way = Way::Waiting { tls: shown.tls, next };
+                self.way = Way::Waiting { tls: shown.tls, half_closed: HalfClosed::default(), next };
                 context.said.push(FromWorker::Peeked { id: self.id, shown });
                 self.move_up(client, context)
             }

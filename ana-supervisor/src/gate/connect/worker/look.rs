@@ -13,13 +13,16 @@ use nix::{
 use crate::gate::connect::peek::{LOOK_MAX, Peek, Protocol, Shown, look};
 
 /// How long a client may take for the next byte of what it has begun; then it counts as garbage.
-const PAUSE_MAX: Duration = Duration::from_secs(10);
+const PAUSE_MAX: Duration = Duration::from_secs(3);
 /// How long it may take altogether.
-const WHOLE_MAX: Duration = Duration::from_secs(60);
-/// From this many looks on there is some time between two of them: whoever sends byte by byte must not keep the worker
-/// busy with looking at the same bytes again.
-const LOOKS_AT_ONCE: u32 = 64;
-const LOOKS_APART: Duration = Duration::from_millis(2);
+const WHOLE_MAX: Duration = Duration::from_secs(20);
+/// After this many looks there is some time before the next one, each time twice as much: whoever sends byte by byte must
+/// not keep the worker busy with looking at the same bytes again.
+const LOOKS_AT_ONCE: u32 = 16;
+const APART_MIN: Duration = Duration::from_millis(1);
+const APART_MAX: Duration = Duration::from_millis(512);
+/// More than there is time for: 16 at once, 9 in the first half second, two each second after.
+const LOOKS_MAX: u32 = 80;
 /// From here on the socket's buffer is made large enough for all that is looked at.
 const LARGE: usize = 16 << 10;
 
@@ -103,9 +106,43 @@ impl Look {
         }
         self.seen = length;
         self.looks = self.looks.saturating_add(1);
-        if self.looks >= LOOKS_AT_ONCE {
-            self.not_before = Some(now + LOOKS_APART);
+        if self.looks >= LOOKS_MAX {
+            return Sight::Shown(Shown::only(Protocol::Garbage));
+        }
+        if let Some(doublings) = self.looks.checked_sub(LOOKS_AT_ONCE) {
+            let apart = APART_MIN.saturating_mul(1u32.checked_shl(doublings).unwrap_or(u32::MAX));
+            self.not_before = Some(now + apart.min(APART_MAX));
         }
         Sight::Nothing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, os::unix::net::UnixStream};
+
+    use super::*;
+
+    #[test]
+    fn who_drips_is_looked_at_a_few_times_and_then_garbage() {
+        // What is written is there at once: over TCP it would wait for acknowledgements, which take real time.
+        let (mut client, near) = UnixStream::pair().unwrap();
+        let near = OwnedFd::from(near);
+        client.write_all(b"GET / HTTP/1.1\r\nX: ").unwrap();
+        let (mut look, mut buffer, start) = (Look::new(None), vec![0; LOOK_MAX], Instant::now());
+        for millisecond in (0..50).chain((50..21_000).step_by(200)) {
+            client.write_all(b"x").unwrap();
+            match look.at(&near, false, &mut buffer, start + Duration::from_millis(millisecond)) {
+                Sight::Nothing => assert!(look.looks < LOOKS_MAX),
+                Sight::Shown(shown) => {
+                    assert_eq!(shown.protocol, Protocol::Garbage);
+                    assert!((20..=80).contains(&look.looks), "{} looks", look.looks);
+                    assert!(millisecond > 19_500, "{millisecond}");
+                    return;
+                }
+                Sight::Ended | Sight::Broken => panic!("the client is there"),
+            }
+        }
+        panic!("it is looked at for ever: {} looks", look.looks);
     }
 }

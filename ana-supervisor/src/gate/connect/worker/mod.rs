@@ -26,6 +26,7 @@
 mod confine;
 mod connection;
 mod copy;
+mod half_closed;
 mod handle;
 mod joined;
 mod look;
@@ -99,10 +100,12 @@ pub enum Refusal {
 pub enum FromWorker {
     /// What the client shows; after a join with `tunnel` again, for each request to a proxy.
     Peeked { id: u64, shown: Shown },
-    /// The client has gone while it waited: a reset, or a TLS client that sends no more. The worker has let go of it; a
+    /// The client has gone while it waited: a reset (also to a probe, a minute after a half-closed client has closed), or a
+    /// TLS client that sends no more. The worker has let go of it; a
     /// word about it that is under way is dropped, with its socket.
     Gone { id: u64 },
-    /// A client that does not speak TLS sends no more, and may still read. Said once, after `Peeked`.
+    /// A client that does not speak TLS sends no more, and may still read. After `Peeked`, while it waits; again after
+    /// 250 ms, and then some times after ever longer pauses, since nobody but the kernel is told when it closes.
     HalfClosed { id: u64 },
     /// A joined connection has ended: bytes of the client, bytes for the client, time since the join. The last word about
     /// it, also when it was refused or forgotten after the join.

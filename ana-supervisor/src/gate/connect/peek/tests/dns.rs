@@ -156,7 +156,17 @@ fn a_chain_has_few_links() {
 #[test]
 fn the_longest_answers_are_read_in_time() {
     let names = |n: usize| format!("n{n}.{}example.", "x.".repeat(20));
+    // Labels that no other name has, to be written again without the keys.
+    let labels = |n: usize| {
+        let label = |at: usize| format!("{}.", u16::try_from(n * 90 + at).unwrap());
+        (0..40).map(label).collect::<String>()
+    };
+    let ech = (SvcParamKey::EchConfigList, SvcParamValue::EchConfigList(EchConfigList(vec![1; 90])));
+    let mut with_keys =
+        vec![Record::from_rdata(dns("a."), 1, RData::HTTPS(HTTPS(SVCB::new(1, dns("."), vec![ech]))))];
+    with_keys.extend((0..260).map(|n| a(&labels(n), 1, "192.0.2.1")));
     for (what, bytes) in [
+        ("keys", answer("a.", RecordType::HTTPS, with_keys)),
         ("chain", chain(2000)),
         ("forks", {
             let link =

@@ -68,6 +68,53 @@ async fn who_says_nothing_is_silent_after_the_grace() {
 }
 
 #[tokio::test]
+async fn who_stops_in_the_middle_is_garbage_after_three_seconds() {
+    let (worker, mut events) = Worker::in_thread().unwrap();
+    let (mut one, near_one) = connection();
+    let (mut other, near_other) = connection();
+    one.write_all(b"attack").await.unwrap();
+    other.write_all(&HELLO[..HELLO.len() / 2]).await.unwrap();
+    let began = std::time::Instant::now();
+    worker.peek(1, near_one, LONG).await.unwrap();
+    worker.peek(2, near_other, LONG).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(shown(&mut events).await.1.protocol, Protocol::Garbage);
+    }
+    let took = began.elapsed();
+    assert!((Duration::from_secs(3)..Duration::from_secs(6)).contains(&took), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_half_closed_client_is_said_to_be_one_again() {
+    // Before the join and after it.
+    for joined in [false, true] {
+        let bytes = [&captured!("curl-proxy")[..], captured!("curl-get")].concat();
+        let (worker, mut events, mut client, _) = held(&bytes).await;
+        let (_server, upstream) = connection();
+        if joined {
+            worker.join(1, upstream, true).await.unwrap();
+            shown(&mut events).await;
+        }
+        client.shutdown().await.unwrap();
+        let began = std::time::Instant::now();
+        for _ in 0..3 {
+            assert_eq!(event(&mut events).await, FromWorker::HalfClosed { id: 1 });
+        }
+        assert!(began.elapsed() >= Duration::from_millis(750), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
+#[ignore = "takes as long as the kernel keeps the socket: a minute"]
+async fn a_half_closed_client_that_closes_is_gone_in_the_end() {
+    let (_worker, mut events, mut client, _) = held(captured!("curl-get")).await;
+    client.shutdown().await.unwrap();
+    drop(client);
+    let gone = async { while events.next().await.unwrap() != (FromWorker::Gone { id: 1 }) {} };
+    tokio::time::timeout(Duration::from_secs(100), gone).await.expect("it is noticed");
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_while_it_is_looked_at_or_held_is_gone() {
     // Before a word, in the middle of one, and while it is held; with FIN and with RST.
     for bytes in [&b""[..], &HELLO[..100], HELLO] {
