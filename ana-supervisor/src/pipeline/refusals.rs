@@ -48,8 +48,11 @@ impl Pipeline {
         self.note_unwritten(&gate).await;
     }
 
-    /// Says how many refusals there is no record of.
+    /// Says how many refusals there is no record of, and what could not be protected.
     pub async fn note_unwritten(&self, gate: &ConnectGate) {
+        if let Some(unprotected) = gate.unprotected() {
+            self.note(Event::Loss, json!({ "unprotected": unprotected })).await;
+        }
         let unwritten = gate.unwritten();
         if !unwritten.is_empty() {
             let detail = json!({

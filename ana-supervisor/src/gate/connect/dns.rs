@@ -20,6 +20,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// The largest message (RFC 1035 §4.2.2).
 const MESSAGE_MAX: usize = 64 << 10;
+/// An answer with so many names for each of so many addresses (the product) is taken in at once; a larger one elsewhere.
+const SMALL: usize = 64;
 /// Two bytes of flags follow the id: QR, then TC as the second lowest bit of the first.
 const TRUNCATED: u8 = 0x02;
 
@@ -56,7 +58,7 @@ pub async fn serve(gate: Arc<ConnectGate>, stub: UdpSocket) -> io::Result<()> {
     }
 }
 
-async fn forward(gate: &ConnectGate, server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
+async fn forward(gate: &Arc<ConnectGate>, server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
     let socket = dial::udp(server, gate.uid()).await?;
     socket.send(question).await?;
     let mut buffer = vec![0; MESSAGE_MAX];
@@ -130,10 +132,20 @@ impl ConnectGate {
     ///
     /// # Errors
     /// It is no DNS answer, or says more about protected names than can be known: then nothing of it is handed on.
-    async fn handed_on(&self, message: &[u8]) -> io::Result<Vec<u8>> {
+    async fn handed_on(self: &Arc<Self>, message: &[u8]) -> io::Result<Vec<u8>> {
         let answer = self.reader().read(message).await;
         let answer: Answer = answer.ok_or_else(|| io::Error::other("not a DNS answer"))?;
-        self.learn(&answer).map_err(io::Error::other)?;
-        Ok(answer.message)
+        let names = answer.names.len() + answer.targets.len();
+        let addresses = answer.addresses.len() + answer.hinted.len();
+        if names.max(1) * addresses.max(1) <= SMALL {
+            self.learn(&answer).map_err(io::Error::other)?;
+            return Ok(answer.message);
+        }
+        let permit = self.large_answers.acquire().await.map_err(io::Error::other)?;
+        let gate = Arc::clone(self);
+        let learning = tokio::task::spawn_blocking(move || gate.learn(&answer).map(|()| answer.message));
+        let message = learning.await?.map_err(io::Error::other);
+        drop(permit);
+        message
     }
 }

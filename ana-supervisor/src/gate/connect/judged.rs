@@ -189,7 +189,7 @@ impl ConnectGate {
         let default = self.policy.network().map_or(Action::Allow, |network| network.default);
         let listed = self.policy.connect_rules().iter().any(|rule| rule.cidrs().any(|c| c.contains(address)));
         let plain = default == Action::Allow && asked.called.names.is_empty() && !listed;
-        if plain && !self.is_protected(name) {
+        if plain && self.protected(name).is_none() {
             return false;
         }
         self.is_its_own(name, address).await

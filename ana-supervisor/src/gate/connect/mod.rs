@@ -35,11 +35,11 @@ use std::{
 };
 
 use ana_common::network::canonical;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::{
     grants::Grants,
-    names::{Called, Full, Names},
+    names::{Called, Full, Names, Protected, Source},
     peek::{Answer, Name},
     protect::Protection,
     reader::AnswerReader,
@@ -58,6 +58,7 @@ pub use self::{
 use super::exec::Common;
 use crate::{
     kernel::{KernelError, network::NetworkMaps},
+    pipeline::chain,
     policy::{Action, Policy},
 };
 
@@ -105,6 +106,8 @@ pub struct ConnectGate {
     resolver: Resolver,
     known: Mutex<Known>,
     refused: Refused,
+    /// Large answers that are taken in at a time.
+    large_answers: Semaphore,
     /// The network namespace of the proxy, as eBPF knows it.
     namespace: u64,
     numbers: AtomicU64,
@@ -170,8 +173,12 @@ impl ConnectGate {
         self.resolver.servers().contains(&server)
     }
 
-    fn is_protected(&self, name: &str) -> bool {
-        self.policy.connect_rules().iter().any(|rule| rule.hosts().any(|host| host.matches(name)))
+    /// The name and the rules that protect it, if there are any.
+    fn protected(&self, name: &str) -> Option<Protected> {
+        let rules = self.policy.connect_rules().iter().enumerate();
+        let matching = rules.filter(|(_, rule)| rule.hosts().any(|host| host.matches(name)));
+        let rules: Arc<[usize]> = matching.map(|(place, _)| place).collect();
+        (!rules.is_empty()).then(|| Protected { name: name.into(), rules })
     }
 
     /// The protected names of an address.
@@ -184,16 +191,19 @@ impl ConnectGate {
     }
 
     /// Takes in what a DNS answer says: what leads to a protected name, or from one, is protected before anybody can connect
-    /// to it. Whoever answered may have been chosen by the agent, and was asked by it: nothing is confirmed by that.
+    /// to it. Whoever answered may have been chosen by the agent, and was asked by it: nothing is confirmed by that. May take
+    /// a while if the answer is large.
     fn learn(&self, answer: &Answer) -> Result<(), Unlearned> {
-        let named = answer.names.iter().chain(&answer.targets);
-        let protected: Vec<&Name> = named.filter(|name| self.is_protected(name)).collect();
+        let all: Vec<&Name> = answer.question.iter().chain(&answer.names).collect();
+        let noted: Vec<Arc<str>> =
+            Names::noted(all).into_iter().map(|name| Arc::from(name.as_str())).collect();
+        let protected = names::counting(
+            answer.names.iter().chain(&answer.targets).filter_map(|name| self.protected(name)),
+        );
         let ttl = Duration::from_secs(answer.ttl.into());
         for address in answer.addresses.iter().chain(&answer.hinted).copied().map(canonical) {
-            for name in answer.question.iter().chain(&answer.names) {
-                self.known().names.note(address, name, false);
-            }
-            self.protect(address, &protected, ttl, false)?;
+            self.known().names.note(address, &noted, false);
+            self.protect(address, &protected, ttl, Source::Agents)?;
         }
         Ok(())
     }
@@ -201,20 +211,17 @@ impl ConnectGate {
     fn protect(
         &self,
         address: IpAddr,
-        names: &[&Name],
+        names: &[Protected],
         ttl: Duration,
-        resolved: bool,
+        source: Source,
     ) -> Result<(), Unlearned> {
         if names.is_empty() {
             return Ok(());
         }
-        let (mut known, now) = (self.known(), Instant::now());
-        for name in names {
-            known.names.protect(address, name, ttl, resolved, now)?;
-        }
-        let all = known.names.protected_names(address, now).names;
-        known.protection.protect(address, &all)?;
-        Ok(())
+        let mut known = self.known();
+        let Known { names: all, protection } = &mut *known;
+        let rules = all.protect(address, names, ttl, source, Instant::now())?;
+        Ok(protection.protect(address, rules)?)
     }
 
     /// Whether the name that a connection shows is one of its address.
@@ -226,20 +233,22 @@ impl ConnectGate {
         let mut known = self.known();
         // Hosts with many addresses tell some of them at a time: those that were told once count on.
         for address in found.addresses.iter().copied().map(canonical) {
-            known.names.note(address, name, true);
+            known.names.note(address, &[Arc::from(name.as_str())], true);
         }
         known.names.is_confirmed(address, name)
     }
 
     /// Follows the addresses of one protected name, for ever.
     async fn follow(&self, name: Name, first: tokio::sync::oneshot::Sender<bool>) {
-        let mut first = Some(first);
+        let (mut first, protected) = (Some(first), self.protected(&name));
         loop {
             let found = self.resolver.addresses(&name).await;
             for address in found.addresses.iter().copied().map(canonical) {
                 let ttl = found.until.saturating_duration_since(Instant::now());
-                if let Err(error) = self.protect(address, &[&name], ttl, true) {
-                    tracing::error!(error = &error as &dyn std::error::Error, "an address is not protected");
+                if let Err(error) = self.protect(address, protected.as_slice(), ttl, Source::Own) {
+                    let error = chain(&error);
+                    tracing::error!(error, "an address is not protected");
+                    self.refused.unprotected(|| format!("{address} of {}: {error}", name.as_str()));
                 }
             }
             if let Some(first) = first.take() {

@@ -64,16 +64,12 @@ impl Protection {
         Ok(protection)
     }
 
-    /// `address` has these protected names.
+    /// `address` has names that these rules protect.
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub(super) fn protect(&mut self, address: IpAddr, names: &[String]) -> Result<(), KernelError> {
-        let named = self
-            .policy
-            .connect_rules()
-            .iter()
-            .filter(|rule| rule.hosts().any(|pattern| names.iter().any(|name| pattern.matches(name))));
+    pub(super) fn protect(&mut self, address: IpAddr, rules: &BTreeSet<usize>) -> Result<(), KernelError> {
+        let named = rules.iter().filter_map(|rule| self.policy.connect_rules().get(*rule));
         let ports = named.map(|rule| Ports::of(rule.ports())).fold(Ports::default(), Ports::join);
         if ports.is_empty() {
             return Ok(());

@@ -46,6 +46,16 @@ struct Inner {
     unwritten: BTreeMap<&'static str, u64>,
     /// Of the reports that the kernel could not hand over: how many have been told.
     lost: u64,
+    unprotected: Unprotected,
+}
+
+/// An address that the supervisor has found and cannot protect: told once.
+#[derive(Debug, Default)]
+enum Unprotected {
+    #[default]
+    None,
+    ToTell(String),
+    Told,
 }
 
 /// Refusals that nothing else was written down of.
@@ -69,6 +79,7 @@ impl Refused {
             first: HashMap::new(),
             unwritten: BTreeMap::new(),
             lost: 0,
+            unprotected: Unprotected::None,
         }))
     }
 
@@ -84,6 +95,14 @@ impl Refused {
     /// Nothing more comes: what waits is all there is.
     pub(super) fn end(&self) {
         self.lock().queue = None;
+    }
+
+    /// There is an address that is not protected, and should be.
+    pub(super) fn unprotected(&self, what: impl FnOnce() -> String) {
+        let mut inner = self.lock();
+        if matches!(inner.unprotected, Unprotected::None) {
+            inner.unprotected = Unprotected::ToTell(what());
+        }
     }
 
     fn unwritten(&self, lost: u64) -> Unwritten {
@@ -149,6 +168,22 @@ impl ConnectGate {
     /// A refusal that was to be written down, and is not.
     pub fn not_recorded(&self, refusal: &Refusal) {
         self.refused.lock().count(refusal.reason.text());
+    }
+
+    /// What is not protected, and should be; once.
+    pub fn unprotected(&self) -> Option<String> {
+        let mut inner = self.refused.lock();
+        match std::mem::take(&mut inner.unprotected) {
+            Unprotected::None => None,
+            Unprotected::ToTell(what) => {
+                inner.unprotected = Unprotected::Told;
+                Some(what)
+            }
+            Unprotected::Told => {
+                inner.unprotected = Unprotected::Told;
+                None
+            }
+        }
     }
 
     /// What was refused since the last time and not written down one by one.

@@ -15,7 +15,7 @@ use ana_common::network::{
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
     net::{TcpListener, UdpSocket},
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
 };
 
 use super::{
@@ -45,6 +45,8 @@ use crate::{
 
 /// How often another port is tried when IPv4 has one free that IPv6 has not.
 const PORTS: usize = 16;
+/// Large DNS answers that are taken in at a time.
+const LARGE_ANSWERS: usize = 2;
 /// How long the session waits for the first addresses of the protected names.
 const FIRST_LOOK: Duration = Duration::from_secs(3);
 
@@ -139,6 +141,7 @@ impl ConnectGate {
             askers: Askers::new().map_err(doing("look at processes"))?,
             known: Mutex::new(Known { names: Names::default(), protection }),
             refused: Refused::new(),
+            large_answers: Semaphore::new(LARGE_ANSWERS),
             common,
             policy,
             grants: Grants::default(),
