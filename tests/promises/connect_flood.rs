@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use ana_tests::{Ground, Net, wait};
+use ana_tests::{Ground, Net, net::NAMELESS, wait};
 use nix::sys::signal::Signal;
 
 /// Two processes that send to ever other destinations, each this many datagrams; none leaves.
@@ -66,5 +66,22 @@ fn a_session_ends_in_the_middle_of_a_flood() {
     println!("ended after {:?}", begun.elapsed());
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert!(!ground.records_of("loss").is_empty());
+    ground.verify();
+}
+
+/// A question to a server that may not be asked goes nowhere, and that is written down.
+#[test]
+fn dns_to_any_other_server_is_a_refusal() {
+    let (ground, net) = (Ground::new("flood-dns"), Net::new("flood-dns"));
+    ground.connecting("[network]\ndefault = \"approve\"\n");
+    let script = "import socket\ns = socket.socket(2, 2)\nfor n in range(300): s.sendto(b\"x\" * 40, (\"192.0.2.40\", 53))";
+    net.start(&ground, &["python3", "-c", script]).finish().assert_code(0);
+    let recorded = ground.connections();
+    assert_eq!(recorded.len(), 1, "{recorded:#?}");
+    let connect = recorded[0].connect();
+    assert!(recorded[0].denies(), "{connect}");
+    assert_eq!((&connect["address"], &connect["port"]), (&"192.0.2.40".into(), &53.into()));
+    assert_eq!(connect["transport"], "udp", "{connect}");
+    net.assert_untouched(NAMELESS);
     ground.verify();
 }

@@ -141,7 +141,7 @@ impl ConnectGate {
             self.learn(&answer).map_err(io::Error::other)?;
             return Ok(answer.message);
         }
-        let permit = self.large_answers.acquire().await.map_err(io::Error::other)?;
+        let permit = self.limits.large_answer().await?;
         let gate = Arc::clone(self);
         let learning = tokio::task::spawn_blocking(move || gate.learn(&answer).map(|()| answer.message));
         let message = learning.await?.map_err(io::Error::other);

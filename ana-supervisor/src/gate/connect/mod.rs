@@ -10,6 +10,7 @@ pub mod dial;
 pub mod dns;
 pub mod grants;
 mod judged;
+mod limits;
 mod listener;
 pub mod names;
 mod own_addresses;
@@ -34,11 +35,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ana_common::network::canonical;
-use tokio::sync::{Semaphore, mpsc, watch};
+use ana_common::network::{Origin, canonical};
+use tokio::sync::{mpsc, watch};
 
 use self::{
     grants::Grants,
+    limits::Limits,
     names::{Called, Full, Names, Protected, Source},
     peek::{Answer, Name},
     protect::Protection,
@@ -57,10 +59,17 @@ pub use self::{
 };
 use super::exec::Common;
 use crate::{
-    kernel::{KernelError, network::NetworkMaps},
+    kernel::{
+        KernelError,
+        network::{NetworkMaps, Refusal, RefusalReason},
+    },
     pipeline::chain,
-    policy::{Action, Policy},
+    policy::{Action, By, Policy},
 };
+
+/// IPPROTO_UDP and IPPROTO_TCP.
+const UDP: u32 = 17;
+const TCP: u32 = 6;
 
 /// Why connections cannot be stopped in an orderly way. Every one of these is a denial.
 #[derive(Debug, thiserror::Error)]
@@ -106,8 +115,7 @@ pub struct ConnectGate {
     resolver: Resolver,
     known: Mutex<Known>,
     refused: Refused,
-    /// Large answers that are taken in at a time.
-    large_answers: Semaphore,
+    limits: Limits,
     /// The network namespace of the proxy, as eBPF knows it.
     namespace: u64,
     numbers: AtomicU64,
@@ -149,24 +157,40 @@ impl ConnectGate {
     fn dns_server(&self, client: SocketAddr) -> Option<SocketAddr> {
         let origin = self.maps.udp_server(client, self.namespace).ok()??;
         let server = origin.destination.socket_address();
-        self.may_ask(server).then_some(server)
+        match self.why_not_ask(server) {
+            None => Some(server),
+            Some(by) => {
+                let reason = match by {
+                    By::Default => RefusalReason::UdpDefault,
+                    By::Shown | By::Address | By::Cidr | By::Local => RefusalReason::UdpProtected,
+                };
+                self.refuse(&origin, UDP, reason);
+                None
+            }
+        }
+    }
+
+    /// What has arrived here goes no further. It is written down as what the programs refuse is.
+    fn refuse(&self, origin: &Origin, protocol: u32, reason: RefusalReason) {
+        let Origin { tgid, started, exe, boot_ns, .. } = *origin;
+        let destination = Some(origin.destination.socket_address());
+        let refusal = Refusal { destination, protocol, reason, tgid, started, exe, boot_ns };
+        self.refused.take(refusal, Instant::now());
     }
 
     /// Whether DNS may be spoken to this server without asking: no rule is about it, and where only what is listed may be
     /// reached it is one of the host's own.
     fn may_ask(&self, server: SocketAddr) -> bool {
+        self.why_not_ask(server).is_none()
+    }
+
+    fn why_not_ask(&self, server: SocketAddr) -> Option<By> {
         let server = SocketAddr::new(canonical(server.ip()), server.port());
         let asked = Asked::bare(server, self.called(server.ip()));
         let verdict = asked.judge(&self.policy);
-        match verdict.by {
-            crate::policy::By::Default => {
-                verdict.verdict.action == Action::Allow || self.is_hosts_server(server)
-            }
-            crate::policy::By::Shown
-            | crate::policy::By::Address
-            | crate::policy::By::Cidr
-            | crate::policy::By::Local => verdict.verdict.action == Action::Allow,
-        }
+        let may = verdict.verdict.action == Action::Allow
+            || verdict.by == By::Default && self.is_hosts_server(server);
+        (!may).then_some(verdict.by)
     }
 
     fn is_hosts_server(&self, server: SocketAddr) -> bool {
@@ -229,6 +253,8 @@ impl ConnectGate {
         if self.known().names.is_confirmed(address, name) {
             return true;
         }
+        // With too many at a time it is not known.
+        let Some(_permit) = self.limits.look_up().await else { return false };
         let found = self.resolver.addresses(name).await;
         let mut known = self.known();
         // Hosts with many addresses tell some of them at a time: those that were told once count on.

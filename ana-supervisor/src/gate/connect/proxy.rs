@@ -8,15 +8,15 @@ use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 use ana_common::network::{ORIGIN_DNS, Origin};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{OwnedSemaphorePermit, mpsc},
 };
 
 use super::{
-    ConnectError, ConnectGate, dial, dns, doing, listener,
+    ConnectError, ConnectGate, TCP, dial, dns, doing, listener,
     peek::{Name, Protocol, Shown},
     worker::{FromWorker, Refusal as Manner},
 };
-use crate::gate::Ticket;
+use crate::{gate::Ticket, kernel::network::RefusalReason};
 
 /// A client that has said nothing by then is decided by its address alone. What it says later is looked at once more.
 const SILENCE: Duration = Duration::from_millis(150);
@@ -38,6 +38,8 @@ struct Connection {
     events: mpsc::UnboundedReceiver<FromWorker>,
     /// The worker has let go of it.
     over: bool,
+    /// While it waits or is being joined: a share of what a session may have of these.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Connection {
@@ -115,24 +117,35 @@ impl ConnectGate {
     ) -> io::Result<()> {
         let destination = origin.destination.socket_address();
         if origin.flags & ORIGIN_DNS != 0 && self.may_ask(destination) {
+            let Some(permit) = self.limits.relay() else { return self.too_many(stream, &origin) };
             let gate = Arc::clone(self);
             tokio::spawn(async move {
                 if let Err(error) = dns::relay(gate, stream, destination).await {
                     tracing::debug!(%error, %destination, "DNS over TCP ended");
                 }
+                drop(permit);
             });
             return Ok(());
         }
+        let Some(permit) = self.limits.connection() else { return self.too_many(stream, &origin) };
         stream.set_nodelay(true)?;
         let client = OwnedFd::from(stream.into_std()?);
         let id = self.number();
         let (teller, events) = mpsc::unbounded_channel();
         self.waiting().insert(id, teller);
-        let connection = Connection { gate: Arc::clone(self), id, origin, peer, events, over: false };
+        let (gate, permit) = (Arc::clone(self), Some(permit));
+        let connection = Connection { gate, id, origin, peer, events, over: false, permit };
         let inspected = |network: &crate::policy::Network| network.inspect.contains(&destination.port());
         let silence = if self.policy.network().is_some_and(inspected) { SILENCE_INSPECTED } else { SILENCE };
         self.worker.peek(id, client, silence).await?;
         arrived(Arrived(connection));
+        Ok(())
+    }
+
+    /// As many connections wait as a session may have.
+    fn too_many(&self, stream: TcpStream, origin: &Origin) -> io::Result<()> {
+        stream.set_zero_linger()?;
+        self.refuse(origin, TCP, RefusalReason::Full);
         Ok(())
     }
 
@@ -238,7 +251,7 @@ impl Held {
     }
 
     async fn go_on(self) -> Result<Flow, ConnectError> {
-        let Self { connection, shown, tunnel, joined } = self;
+        let Self { mut connection, shown, tunnel, joined } = self;
         let (gate, id) = (Arc::clone(&connection.gate), connection.id);
         let lost = doing("talk to the proxy's worker");
         // What comes later is looked at as well: a client that has said nothing, what it says inside of a tunnel, and what it
@@ -256,6 +269,7 @@ impl Held {
             let upstream = OwnedFd::from(stream.into_std().map_err(doing("take the socket"))?);
             gate.worker.join(id, upstream, later).await.map_err(lost)?;
         }
+        connection.permit = None;
         Ok(Flow(connection, Tail { tunnel }))
     }
 
@@ -280,8 +294,9 @@ impl Held {
                     // It may still read, unless nobody has the socket open any more.
                     Some(FromWorker::HalfClosed { .. }) => {
                         let peer = self.connection.peer;
-                        let closed = tokio::task::spawn_blocking(move || listener::is_closed(peer)).await;
-                        if matches!(closed, Ok(Ok(true))) {
+                        let closed =
+                            self.connection.gate.limits.in_tables(move || listener::is_closed(peer)).await;
+                        if matches!(closed, Ok(true)) {
                             return;
                         }
                     }
@@ -303,6 +318,10 @@ impl Flow {
         loop {
             match connection.event().await {
                 Some(FromWorker::Peeked { shown, .. }) => {
+                    connection.permit = connection.gate.limits.connection();
+                    if connection.permit.is_none() {
+                        return Passed::Lost;
+                    }
                     let held = Held { connection, shown, tunnel, joined: true };
                     return Passed::Again(Box::new(held));
                 }

@@ -15,12 +15,13 @@ use ana_common::network::{
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
     net::{TcpListener, UdpSocket},
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
 };
 
 use super::{
     Arrived, ConnectError, ConnectGate, Known, dns, doing,
     grants::Grants,
+    limits::Limits,
     names::Names,
     own_addresses::{OwnAddresses, has_routes},
     peek::Name,
@@ -45,8 +46,6 @@ use crate::{
 
 /// How often another port is tried when IPv4 has one free that IPv6 has not.
 const PORTS: usize = 16;
-/// Large DNS answers that are taken in at a time.
-const LARGE_ANSWERS: usize = 2;
 /// How long the session waits for the first addresses of the protected names.
 const FIRST_LOOK: Duration = Duration::from_secs(3);
 
@@ -141,7 +140,7 @@ impl ConnectGate {
             askers: Askers::new().map_err(doing("look at processes"))?,
             known: Mutex::new(Known { names: Names::default(), protection }),
             refused: Refused::new(),
-            large_answers: Semaphore::new(LARGE_ANSWERS),
+            limits: Limits::default(),
             common,
             policy,
             grants: Grants::default(),
