@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use ana_tests::Ground;
+use ana_tests::{
+    Ground,
+    bench::{Compared, Worker},
+};
 
-use crate::{Compared, ROUNDS, SPAWNS, Worker};
+use crate::{ROUNDS, SPAWNS};
 
 /// The same program, bare and in a session, where it is protected; and `git status`. What runs bare is a copy that nobody
 /// protects: the session's answers to what happens outside are measured by themselves.

@@ -2,9 +2,10 @@
 
 use std::{fmt::Write, path::Path};
 
-use ana_tests::Ground;
-
-use crate::{Compared, Worker};
+use ana_tests::{
+    Ground,
+    bench::{Compared, Worker},
+};
 
 const ROUNDS: usize = 24;
 

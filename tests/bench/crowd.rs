@@ -7,11 +7,14 @@ use ana_supervisor::{
         client::Client,
         wire::{Reply, Request},
     },
-    approval::{authenticator::Authenticator, software::SoftwarePasskey},
+    operation::Operation,
 };
-use ana_tests::Ground;
+use ana_tests::{
+    Ground,
+    bench::{self, Compared, Worker, now},
+};
 
-use crate::{Compared, ROUNDS, Worker, ask_for, probe, socket};
+use crate::ROUNDS;
 
 /// So many wait at once.
 pub(crate) const MANY: usize = 500;
@@ -35,13 +38,13 @@ pub(crate) fn measure(ground: &Ground, probe: &Path, held: &Path) -> Crowd {
     let mut session = Worker::in_session(ground, &["sh", "-c", &script]);
     let mut bare = Worker::bare(ground, &command);
     session.numbers("open 1");
-    let begin = probe::now();
+    let begin = now();
     std::fs::write(&fifo, format!("crowd {MANY} {}\n", held.display())).expect("it listens");
     assert_eq!(session.hear(), "started");
-    let mut client = Client::connect(&socket(ground)).expect("the supervisor listens");
+    let mut client = Client::connect(&bench::socket(ground)).expect("the supervisor listens");
     assert!(matches!(client.ask(&Request::Watch), Ok(Reply::Done)));
     let mut ids = all(&mut client);
-    let pending = vec![(probe::now() - begin) / 1e3];
+    let pending = vec![(now() - begin) / 1e3];
 
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -50,21 +53,16 @@ pub(crate) fn measure(ground: &Ground, probe: &Path, held: &Path) -> Crowd {
     }
     bare.end();
 
-    let ask = || Box::new(|| Err(std::io::Error::other("no passphrase is asked for")));
-    let mut key = SoftwarePasskey::open(&ground.key(), ask()).expect("the key file");
+    let mut key = bench::key(&ground.key());
     let (mut released, mut sent) = (Vec::new(), HashMap::new());
     shuffle(&mut ids);
     for (id, number) in ids {
-        let Ok(Reply::Question { options, .. }) = ask_for(&mut client, &Request::Show { id: id.clone() })
-        else {
-            panic!("no question");
-        };
-        client.connection.take_fds();
-        let assertion = key.assert(&options).expect("it signs");
-        sent.insert(number, probe::now());
-        let Ok(Reply::Done) = ask_for(&mut client, &Request::Sign { id, assertion }) else {
-            panic!("not taken");
-        };
+        sent.insert(number, bench::sign(&mut client, &mut key, &id));
+        let mut reply = client.receive().expect("a reply");
+        while matches!(reply, Reply::Changed) {
+            reply = client.receive().expect("a reply");
+        }
+        assert!(matches!(reply, Reply::Done), "not taken");
         let heard = session.hear();
         let (number, ran) = heard.split_once(' ').expect("a number and a time");
         let signed = sent[&number.parse::<usize>().expect("a number")];
@@ -76,24 +74,12 @@ pub(crate) fn measure(ground: &Ground, probe: &Path, held: &Path) -> Crowd {
 
 /// Waits until all of them wait; each with the number in its arguments.
 fn all(client: &mut Client) -> Vec<(String, usize)> {
-    loop {
-        let mut found = Vec::new();
-        client.send(&Request::Pending).expect("sent");
-        loop {
-            let reply = client.receive().expect("a reply");
-            if let Reply::Pending { operation, .. } = reply {
-                let exec = operation.kind.exec().expect("an exec");
-                let number = String::from_utf8_lossy(&exec.argv[3].0).parse().expect("a number");
-                found.push((operation.id, number));
-            } else if let Reply::End = reply {
-                break;
-            }
-        }
-        if found.len() == MANY {
-            return found;
-        }
-        while !matches!(client.receive().expect("a reply"), Reply::Changed) {}
-    }
+    let numbered = |operation: Operation| {
+        let exec = operation.kind.exec().expect("an exec");
+        let number = String::from_utf8_lossy(&exec.argv[3].0).parse().expect("a number");
+        (operation.id, number)
+    };
+    bench::pending_all(client, MANY).into_iter().map(numbered).collect()
 }
 
 /// Any order will do, the same in every run (Marsaglia's xorshift64).

@@ -12,10 +12,13 @@ use ana_supervisor::{
     gate::{exec::look::Lookers, process},
     sys::fanotify::{Answer, Buffer, Group},
 };
-use ana_tests::Ground;
+use ana_tests::{
+    Ground,
+    bench::{Compared, Worker},
+};
 use nix::unistd::Pid;
 
-use crate::{Compared, Worker, by_turns};
+use crate::by_turns;
 
 /// The same program, bare; and marked by a group that lets everything through.
 pub(crate) fn measure(ground: &Ground, probe: &Path) -> Compared {

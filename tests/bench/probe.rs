@@ -2,17 +2,11 @@
 
 use std::{
     fs::File,
-    io::{BufRead, Write},
+    io::Write,
     process::{Command, Stdio},
 };
 
-use nix::time::{ClockId, clock_gettime};
-
-/// CLOCK_MONOTONIC, in nanoseconds: the same clock in every process.
-pub(crate) fn now() -> f64 {
-    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock");
-    time.tv_sec() as f64 * 1e9 + time.tv_nsec() as f64
-}
+use ana_tests::bench::{self, now, times};
 
 pub(crate) fn run(words: &[String]) {
     match words.first().map(String::as_str) {
@@ -28,10 +22,8 @@ pub(crate) fn run(words: &[String]) {
 
 fn serve() {
     let mut stdout = std::io::stdout();
-    for line in std::io::stdin().lock().lines() {
-        let line = line.expect("text");
-        let words: Vec<&str> = line.split(' ').collect();
-        match words.as_slice() {
+    bench::serve(|words| {
+        match words {
             ["spawn", count, program] => times(count, || spawn(program)),
             // A hundred at a time: one is not much longer than reading the clock.
             ["open", count] => {
@@ -40,7 +32,7 @@ fn serve() {
             ["run", count, program, arguments @ ..] => times(count, || {
                 let mut command = Command::new(program);
                 let status = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
-                assert!(status.expect("started").success(), "{line}");
+                assert!(status.expect("started").success(), "{words:?}");
             }),
             ["crowd", count, program] => crowd(count, program),
             ["attempt", program] => {
@@ -50,9 +42,9 @@ fn serve() {
                 stdout.write_all(&output.stdout).expect("heard");
                 stdout.flush().expect("heard");
             }
-            _ => panic!("{line:?}"),
+            _ => panic!("{words:?}"),
         }
-    }
+    });
 }
 
 /// Starts so many at once; nobody waits for them here.
@@ -68,15 +60,4 @@ fn crowd(count: &str, program: &str) {
 fn spawn(program: &str) {
     let status = Command::new(program).args(["probe", "nothing"]).status().expect("started");
     assert!(status.success(), "{program}: {status}");
-}
-
-fn times(count: &str, mut work: impl FnMut()) {
-    let count: usize = count.parse().expect("a number");
-    let mut all = Vec::with_capacity(count);
-    for _ in 0..count {
-        let start = now();
-        work();
-        all.push((now() - start).to_string());
-    }
-    println!("{}", all.join(" "));
 }

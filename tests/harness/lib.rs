@@ -10,6 +10,7 @@
 
 pub mod answers;
 pub mod attempt;
+pub mod bench;
 pub mod claude;
 pub mod fuse;
 pub mod ground;

@@ -168,8 +168,9 @@ fn own_programs() -> Vec<String> {
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|name| {
-            let ours = name == "marker" || name == "bench-exec" || name == "agent-tokio";
-            !name.contains('.') && (ours || name.starts_with("attack-"))
+            let ours = name == "marker" || name == "agent-tokio";
+            let many = ["attack-", "bench-"].iter().any(|prefix| name.starts_with(prefix));
+            !name.contains('.') && (ours || many)
         })
         .collect();
     names.sort();

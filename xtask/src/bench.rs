@@ -20,16 +20,21 @@ pub(crate) struct Args {
 enum What {
     /// The exec gate: spawns, opens, holds and releases, and the start of a session
     Exec,
+    /// The connect gate: connections that pass, that are looked at, that are held, and bytes through the proxy
+    Connect,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let What::Exec = args.what;
+    let program = match args.what {
+        What::Exec => "bench-exec",
+        What::Connect => "bench-connect",
+    };
     let packages = ["--package", "ana-supervisor", "--package", "ana-tests"];
     run_shown(cargo()?.args(["build", "--release", "--locked", "--bins"]).args(packages))?;
     let release = target_dir()?.join("release");
     let mut folder = OsString::from("ANA_BIN_DIR=");
     folder.push(&release);
     let mut bench = as_root("env");
-    run_shown(bench.arg(folder).arg(release.join("bench-exec")).args(&args.arguments))?;
+    run_shown(bench.arg(folder).arg(release.join(program)).args(&args.arguments))?;
     Ok(ExitCode::SUCCESS)
 }

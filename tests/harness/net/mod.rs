@@ -92,6 +92,18 @@ pub fn both(host: (Ipv4Addr, Ipv6Addr)) -> [IpAddr; 2] {
 
 impl Net {
     pub fn new(name: &str) -> Self {
+        Self::with_doors(name, &PORTS, &UDP_PORTS)
+    }
+
+    /// Nobody listens at the hosts but the DNS server, and nobody watches the cable, which costs every packet something: for
+    /// measurements. What was sent is not known.
+    pub fn closed(name: &str) -> Self {
+        let net = Self::with_doors(name, &[], &[]);
+        net.tap.end();
+        net
+    }
+
+    fn with_doors(name: &str, ports: &[u16], udp_ports: &[u16]) -> Self {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         // The folders, the user, and what earlier test programs left.
         machine();
@@ -105,13 +117,13 @@ impl Net {
         let arrivals = Arrivals::default();
         let (mut doors, mut hosts_of) = (Doors::default(), Vec::new());
         let (tap, dns) = hosts.inside(|| {
-            for port in PORTS {
+            for &port in ports {
                 let host = Arc::new(Mutex::new(Host::Greeter));
                 doors.open(port, Arc::clone(&host), &arrivals);
                 hosts_of.push((port, host));
             }
             for &address in &watched {
-                UDP_PORTS.iter().for_each(|&port| doors.open_udp((address, port).into(), &arrivals));
+                udp_ports.iter().for_each(|&port| doors.open_udp((address, port).into(), &arrivals));
             }
             let at = both(RESOLVER).map(|address| SocketAddr::new(address, 53));
             (Tap::start(watched.clone()), Dns::start(&at))

@@ -62,6 +62,11 @@ impl Tap {
         Self { packets, stop, thread: Some(thread) }
     }
 
+    /// Listens no longer.
+    pub(super) fn end(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
     /// Everything so far. What was sent before this call is in it: a veth delivers at once, and the thread that
     /// listens gets some time.
     pub(super) fn packets(&self) -> Vec<Packet> {

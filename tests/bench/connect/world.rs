@@ -1,0 +1,84 @@
+//! Where it is measured: a session's network namespace and the hosts', two grounds, and servers that answer at once.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use ana_tests::{
+    Ground, Net,
+    bench::Worker,
+    net::{API, INNOCENT, NAMELESS, both},
+};
+
+use crate::servers::{Servers, Told};
+
+/// Nothing inspects this one.
+pub(crate) const UNLISTED: SocketAddr = at(NAMELESS.0, 7000);
+/// Every name on port 443 is looked at; this one's is nobody's business.
+pub(crate) const INSPECTED: SocketAddr = at(INNOCENT.0, 443);
+/// The same, for what leaves thousands of closed connections behind.
+pub(crate) const INSPECTED_OFTEN: SocketAddr = at(INNOCENT.0, 8443);
+/// The same, whose servers send as much as they are asked for.
+pub(crate) const INSPECTED_BULK: SocketAddr = at(NAMELESS.0, 443);
+/// Outside of the session, on its own loopback device.
+pub(crate) const LOCAL_BULK: SocketAddr = at(Ipv4Addr::new(127, 0, 0, 9), 9000);
+/// Is asked about.
+pub(crate) const PROTECTED: SocketAddr = at(API.0, 443);
+/// So many connections wait at once.
+pub(crate) const HELD: usize = 200;
+
+const fn at(address: Ipv4Addr, port: u16) -> SocketAddr {
+    SocketAddr::V4(std::net::SocketAddrV4::new(address, port))
+}
+
+pub(crate) struct World {
+    pub(crate) ground: Ground,
+    /// For a second session.
+    idle: Ground,
+    net: Net,
+    probe: String,
+    pub(crate) told: Told,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let ground = Ground::new("bench-connect");
+        let idle = Ground::new("bench-connect-idle");
+        let net = Net::closed("bench-connect");
+        net.dns.put("*.protected.test", &both(API));
+        for ground in [&ground, &idle] {
+            ground.connecting(&format!(
+                "[session]\nmax_holds = {}\n[defaults]\ntimeout = \"1h\"\n\
+                 [[connect]]\nname = \"bulk\"\ncidr = [\"{}\"]\nport = [{}]\nverdict = \"allow\"\n\
+                 [[connect]]\nname = \"api\"\nhost = [\"*.protected.test\"]\n",
+                HELD + 1,
+                LOCAL_BULK.ip(),
+                LOCAL_BULK.port(),
+            ));
+        }
+        let probe = ground.install("bench-connect", "probe");
+        let told = net.at_hosts(|| {
+            Servers::closing(UNLISTED);
+            Servers::answering(INSPECTED);
+            Servers::answering(INSPECTED_OFTEN);
+            Servers::bulk(INSPECTED_BULK);
+            Servers::telling(PROTECTED)
+        });
+        net.at_client(|| Servers::bulk(LOCAL_BULK));
+        Self { ground, idle, net, probe: probe.to_str().expect("text").to_owned(), told }
+    }
+
+    fn command(&self) -> [&str; 2] {
+        [&self.probe, "probe"]
+    }
+
+    pub(crate) fn bare(&self) -> Worker {
+        Worker::bare_in(&self.net, &self.ground, &self.command())
+    }
+
+    pub(crate) fn session(&self) -> Worker {
+        Worker::in_session_in(&self.net, &self.ground, &self.command())
+    }
+
+    pub(crate) fn idle_session(&self) -> Worker {
+        Worker::in_session_in(&self.net, &self.idle, &self.command())
+    }
+}
