@@ -136,9 +136,7 @@ impl ConnectGate {
         let local = held.origin().flags & ORIGIN_LOCAL != 0;
         let listener = match local {
             // It reads proc, which takes its time.
-            true => {
-                tokio::task::spawn_blocking(move || listener::find(direct)).await.ok().and_then(Result::ok)
-            }
+            true => self.limits.in_tables(move || listener::find(direct)).await.ok(),
             false => None,
         };
         let to_proxy = shown.absolute || shown.protocol == Protocol::Connect;
