@@ -10,7 +10,7 @@ pub const NETWORKS_MAX: u32 = 65_536;
 pub const PORTS_MAX: u32 = 65_536;
 /// Pairs of a set and a port (`PORT_SETS`).
 pub const PORT_SETS_MAX: u32 = 65_536;
-/// The host's own addresses (`LOCAL`).
+/// The host's own addresses, and those by which all hosts of a network are reached (`LOCAL`).
 pub const OWN_ADDRESSES_MAX: u32 = 4096;
 /// Redirected connections that nobody has accepted yet (`ORIGINS`), and sockets that asked a name server (`UDP_ORIGINS`).
 pub const ORIGINS_MAX: u32 = 65_536;
@@ -67,6 +67,11 @@ pub fn words(address: IpAddr) -> [u32; 4] {
     words
 }
 
+/// A value of `LOCAL`: one of the host's own addresses.
+pub const LOCAL_OWN: u8 = 1;
+/// A value of `LOCAL`: a broadcast address of a network of the host's. Every listener of the host hears what is sent there.
+pub const LOCAL_BROADCAST: u8 = 2;
+
 /// Where a redirected socket wanted to go, and who wanted it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,6 +90,9 @@ pub struct Origin {
     pub cookie: u64,
     /// The network namespace of the socket (SO_NETNS_COOKIE).
     pub netns: u64,
+    /// With `ORIGIN_LOCAL` the listener that would have answered: its socket's inode number, as /proc/net/tcp and /proc/PID/fd
+    /// show it. 0: unreadable.
+    pub listener: u64,
     /// A sum of `ORIGIN_*`.
     pub flags: u32,
     /// Zero.
@@ -183,7 +191,7 @@ pub const REFUSED_UDP_PROTECTED: u32 = 2;
 pub const REFUSED_QUIC: u32 = 3;
 /// Port 853.
 pub const REFUSED_DOT: u32 = 4;
-/// UDP to a listener on this host, outside of the session.
+/// UDP to a listener on this host, outside of the session, or to all who listen (broadcast, multicast).
 pub const REFUSED_UDP_LOCAL: u32 = 5;
 /// UDP, where every destination is judged.
 pub const REFUSED_UDP_DEFAULT: u32 = 6;
@@ -197,6 +205,9 @@ pub const REFUSED_DEVICE: u32 = 9;
 pub const REFUSED_LISTENER: u32 = 10;
 /// A packet with something between its addresses and its ports, such as a source route: where it goes cannot be told.
 pub const REFUSED_PACKET: u32 = 11;
+/// An echo request (ping), which carries bytes both ways, where every destination is judged, or to this host or a protected
+/// one.
+pub const REFUSED_ECHO: u32 = 12;
 
 impl Refused {
     /// Bytes of a record in the ring.
@@ -223,9 +234,9 @@ impl Refused {
 
 const _: () = {
     assert!(size_of::<Endpoint>() == 20 && align_of::<Endpoint>() == 4);
-    assert!(size_of::<Origin>() == 80 && align_of::<Origin>() == 8);
+    assert!(size_of::<Origin>() == 88 && align_of::<Origin>() == 8);
     assert!(size_of::<PeerKey>() == 32 && align_of::<PeerKey>() == 8);
-    assert!(size_of::<Socket>() == 136 && align_of::<Socket>() == 8);
+    assert!(size_of::<Socket>() == 144 && align_of::<Socket>() == 8);
     assert!(size_of::<SetPort>() == 8);
     assert!(size_of::<Network>() == 8);
     assert!(Refused::SIZE == 64 && align_of::<Refused>() == 8);

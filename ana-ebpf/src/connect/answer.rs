@@ -68,6 +68,7 @@ pub fn note(ctx: &SockAddrContext, socket: &mut Socket, to: Endpoint, flags: u32
         boot_ns: now(),
         cookie,
         netns,
+        listener: 0,
         flags,
         pad: 0,
     };

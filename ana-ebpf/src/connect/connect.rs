@@ -1,14 +1,16 @@
 //! cgroup/connect4, cgroup/connect6: connect(2), and sendmsg(2) with MSG_FASTOPEN, of TCP and UDP, after the address was copied
 //! into the kernel. IPv4-mapped addresses of TCP come to connect6.
 
-use ana_common::network::{Endpoint, Network, ORIGIN_DNS, ORIGIN_UDP, Origin, REFUSED_PROXY};
+use ana_common::network::{
+    Endpoint, Network, ORIGIN_DNS, ORIGIN_UDP, Origin, REFUSED_PROXY, REFUSED_UDP_LOCAL,
+};
 use aya_ebpf::{bindings::bpf_sock, macros::cgroup_sock_addr, programs::SockAddrContext};
 
 use crate::{
     address::{self, Family, protocol},
     answer::{ALLOW, REFUSE, fail, network, note, redirect, refuse, refuse_unknown},
     destination::{is_proxy, normalised},
-    judge::{What, is_question, judge_tcp},
+    judge::{What, is_for_everybody, is_question, judge_tcp},
     socket::{is_bound_to_v4, known, made},
 };
 
@@ -76,7 +78,10 @@ fn connect_tcp(
             ALLOW
         }
         What::Redirect => match redirect(ctx, family, network, socket, to, verdict.value) {
-            Ok(()) => ALLOW,
+            Ok(()) => {
+                socket.origin.listener = verdict.listener;
+                ALLOW
+            }
             Err(refused) => refused,
         },
         What::Refuse => refuse(ctx, socket, to, verdict.value),
@@ -100,6 +105,10 @@ fn connect_udp(
         return refuse(ctx, socket, to, REFUSED_PROXY);
     }
     if !is_question(network, &to) {
+        // Of what is sent to everybody this host gets a copy, which does not come by when it leaves.
+        if is_for_everybody(network, &to) {
+            return refuse(ctx, socket, to, REFUSED_UDP_LOCAL);
+        }
         socket.origin.flags = 0;
         socket.origin.destination = Endpoint::default();
         return ALLOW;

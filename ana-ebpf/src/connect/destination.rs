@@ -1,12 +1,15 @@
 //! What an address means.
 
-use ana_common::network::{Endpoint, Network, SetPort};
+use ana_common::network::{Endpoint, LOCAL_BROADCAST, Network, SetPort};
 use aya_ebpf::maps::lpm_trie::Key;
 
 use crate::maps::{LOCAL, PORT_SETS, PORTS, PROTECTED4, PROTECTED6};
 
 /// 127.0.0.1 in network byte order.
 const LOOPBACK4: u32 = 0x7f00_0001u32.to_be();
+/// 127.255.255.255.
+const LOOPBACK_BROADCAST4: u32 = 0x7fff_ffffu32.to_be();
+const BROADCAST4: u32 = u32::MAX;
 /// The third word of ::ffff:a.b.c.d.
 const MAPPED: u32 = 0x0000_ffffu32.to_be();
 /// The last word of ::1.
@@ -63,20 +66,50 @@ pub fn is_proxy(network: Network, to: &Endpoint) -> bool {
         && (is_loopback6(&to.addr) || (is_v4(&to.addr) && to.addr[3] == LOOPBACK4))
 }
 
-/// On this host.
+/// Where an address leads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Elsewhere,
+    /// To this host.
+    Here,
+    /// To everybody who listens, on this host too: broadcast and multicast.
+    Everybody,
+}
+
 #[inline(always)]
-pub fn is_local(addr: &[u32; 4]) -> bool {
-    if is_v4(addr) && addr[3] & 0xff == 127 || is_loopback6(addr) {
-        return true;
+pub fn place(addr: &[u32; 4]) -> Place {
+    if is_v4(addr) {
+        let first = addr[3] & 0xff;
+        if addr[3] == BROADCAST4 || addr[3] == LOOPBACK_BROADCAST4 || first & 0xf0 == 0xe0 {
+            return Place::Everybody;
+        }
+        if first == 127 {
+            // There may be networks of their own in there.
+            return if told(addr) == LOCAL_BROADCAST { Place::Everybody } else { Place::Here };
+        }
+    } else if addr[0] & 0xff == 0xff {
+        return Place::Everybody;
+    } else if is_loopback6(addr) {
+        return Place::Here;
     }
-    // SAFETY: the entry is not read, only its presence counts.
-    unsafe { LOCAL.get(addr) }.is_some()
+    match told(addr) {
+        0 => Place::Elsewhere,
+        LOCAL_BROADCAST => Place::Everybody,
+        _ => Place::Here,
+    }
+}
+
+/// 0: nothing.
+#[inline(always)]
+fn told(addr: &[u32; 4]) -> u8 {
+    // SAFETY: one byte, copied at once.
+    unsafe { LOCAL.get(addr) }.copied().unwrap_or(0)
 }
 
 /// A port on which names are inspected.
 #[inline(always)]
 pub fn is_inspected(port: u32) -> bool {
-    // SAFETY: as above.
+    // SAFETY: the entry is not read, only its presence counts.
     unsafe { PORTS.get(port) }.is_some()
 }
 
@@ -94,6 +127,18 @@ pub fn is_protected(to: &Endpoint) -> bool {
         Some(&set) => has_port(set, to.port),
         None => false,
     }
+}
+
+/// In a protected network, on whichever of its ports.
+#[inline(always)]
+pub fn is_protected_somewhere(addr: &[u32; 4]) -> bool {
+    if is_v4(addr) {
+        return PROTECTED4.get(Key::new(32, addr[3])).is_some();
+    }
+    if addr[0] == NAT64 && addr[1] == 0 && addr[2] == 0 && PROTECTED4.get(Key::new(32, addr[3])).is_some() {
+        return true;
+    }
+    PROTECTED6.get(Key::new(128, *addr)).is_some()
 }
 
 #[inline(always)]

@@ -1,11 +1,12 @@
 //! cgroup_skb/egress: a packet of the session leaves. Looked at closer are the first packet of a connection to this host, and
-//! every one of UDP: a socket's address can change between the call that was judged and its packet (connect(2) to AF_UNSPEC
+//! every one of UDP and every echo request: a socket's address can change between the call that was judged and its packet (connect(2) to AF_UNSPEC
 //! has no hook, UDP_CORK keeps packets back). Everything else passes if it is plain to see where it goes.
 
 use core::ptr::{addr_of, read_volatile};
 
 use ana_common::network::{
-    Endpoint, ORIGIN_DNS, Origin, REFUSED_FULL, REFUSED_LISTENER, REFUSED_PACKET, REFUSED_PROXY, Socket,
+    Endpoint, ORIGIN_DNS, Origin, REFUSED_ECHO, REFUSED_FULL, REFUSED_LISTENER, REFUSED_PACKET,
+    REFUSED_PROXY, Socket,
 };
 use aya_ebpf::{
     EbpfContext,
@@ -17,12 +18,12 @@ use aya_ebpf::{
 
 use crate::{
     answer::network,
-    connect::{TCP, UDP},
+    connect::{ICMP, ICMP6, TCP, UDP},
     destination::is_proxy,
-    judge::{What, judge_udp},
+    judge::{What, is_refused_echo, judge_udp},
     listener::{Listener, Transport, Tuple, listener},
     maps::UDP_ORIGINS,
-    packet::{is_plain, tuple},
+    packet::{destination, is_plain, tuple},
     process::{Process, current},
     publish::publish,
     report::report,
@@ -54,6 +55,7 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
         TCP if !is_plain(&ctx, TCP as u8) => hidden(sk),
         TCP if state == BPF_TCP_SYN_SENT => starts(&ctx, sk),
         UDP => datagram(&ctx, sk),
+        ICMP | ICMP6 => echo(&ctx, sk, protocol),
         _ => PASS,
     }
 }
@@ -73,7 +75,7 @@ fn starts(ctx: &SkBuffContext, sk: *mut bpf_sock) -> i32 {
         && let Some(tuple) = tuple(ctx, TCP as u8)
     {
         // SAFETY: the context of the running program.
-        match unsafe { listener(ctx.as_ptr(), Transport::Tcp, &tuple) } {
+        match unsafe { listener(ctx.as_ptr(), Transport::Tcp, &tuple) }.who {
             Listener::Nobody | Listener::Session => return PASS,
             Listener::Outside => {}
         }
@@ -100,14 +102,14 @@ fn datagram(ctx: &SkBuffContext, sk: *mut bpf_sock) -> i32 {
     let Some(tuple) = tuple(ctx, UDP as u8) else {
         // SAFETY: as above.
         let to = unsafe { remote(sk) };
-        return drop_datagram(socket, &to, REFUSED_PACKET);
+        return drop_now(socket, &to, UDP, REFUSED_PACKET);
     };
     // SAFETY: the context is valid for the whole run.
     let device = unsafe { read_volatile(addr_of!((*ctx.skb.skb).ifindex)) };
     let to = tuple.to();
     if is_proxy(network, &to) {
         if device != LOOPBACK || socket.origin.flags & ORIGIN_DNS == 0 {
-            return drop_datagram(socket, &to, REFUSED_PROXY);
+            return drop_now(socket, &to, UDP, REFUSED_PROXY);
         }
         asks(socket, &tuple);
         return PASS;
@@ -116,10 +118,10 @@ fn datagram(ctx: &SkBuffContext, sk: *mut bpf_sock) -> i32 {
     match verdict.what {
         What::Pass => PASS,
         What::PassLocal if device == LOOPBACK => PASS,
-        What::PassLocal => drop_datagram(socket, &to, REFUSED_LISTENER),
-        What::Refuse => drop_datagram(socket, &to, verdict.value),
+        What::PassLocal => drop_now(socket, &to, UDP, REFUSED_LISTENER),
+        What::Refuse => drop_now(socket, &to, UDP, verdict.value),
         // To a name server that the socket was not connected to.
-        What::Redirect | What::NoRoute => drop_datagram(socket, &to, REFUSED_FULL),
+        What::Redirect | What::NoRoute => drop_now(socket, &to, UDP, REFUSED_FULL),
     }
 }
 
@@ -129,12 +131,27 @@ fn asks(socket: &mut Socket, tuple: &Tuple) {
     publish(&UDP_ORIGINS, socket, tuple.from(), 0);
 }
 
-/// UDP's packets are sent by the process that runs.
+/// Of sockets for echo requests, which are there where the system lets everybody have them.
 #[inline(always)]
-fn drop_datagram(socket: &mut Socket, to: &Endpoint, why: u32) -> i32 {
+fn echo(ctx: &SkBuffContext, sk: *mut bpf_sock, protocol: u32) -> i32 {
+    let Some(network) = network() else { return DROP };
+    let addr = destination(ctx, protocol as u8);
+    if let Some(addr) = &addr
+        && !is_refused_echo(network, addr)
+    {
+        return PASS;
+    }
+    // SAFETY: a whole socket.
+    let Some(socket) = (unsafe { made(sk) }) else { return DROP };
+    drop_now(socket, &Endpoint { addr: addr.unwrap_or_default(), port: 0 }, protocol, REFUSED_ECHO)
+}
+
+/// Packets of UDP and echo requests are sent by the process that runs.
+#[inline(always)]
+fn drop_now(socket: &mut Socket, to: &Endpoint, protocol: u32, why: u32) -> i32 {
     if socket.told != *to {
         socket.told = *to;
-        report(*to, UDP, why, current());
+        report(*to, protocol, why, current());
     }
     DROP
 }

@@ -8,7 +8,7 @@ use ana_common::network::{
 use aya_ebpf::{EbpfContext, cty::c_void, programs::SockAddrContext};
 
 use crate::{
-    destination::{is_inspected, is_local, is_protected, is_proxy, is_v4},
+    destination::{Place, is_inspected, is_protected, is_protected_somewhere, is_proxy, is_v4, place},
     listener::{Listener, Transport, Tuple, listener},
 };
 
@@ -21,6 +21,8 @@ pub struct Verdict {
     pub what: What,
     /// Of a redirection the flags of its origin, of a refusal the reason (`REFUSED_*`).
     pub value: u32,
+    /// Of a redirection the listener that would have answered: [`Found::inode`].
+    pub listener: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,18 +37,18 @@ pub enum What {
     NoRoute,
 }
 
-const PASS: Verdict = Verdict { what: What::Pass, value: 0 };
-const PASS_LOCAL: Verdict = Verdict { what: What::PassLocal, value: 0 };
-const NO_ROUTE: Verdict = Verdict { what: What::NoRoute, value: 0 };
+const PASS: Verdict = Verdict { what: What::Pass, value: 0, listener: 0 };
+const PASS_LOCAL: Verdict = Verdict { what: What::PassLocal, value: 0, listener: 0 };
+const NO_ROUTE: Verdict = Verdict { what: What::NoRoute, value: 0, listener: 0 };
 
 #[inline(always)]
 const fn redirect(flags: u32) -> Verdict {
-    Verdict { what: What::Redirect, value: flags }
+    Verdict { what: What::Redirect, value: flags, listener: 0 }
 }
 
 #[inline(always)]
 const fn refuse(why: u32) -> Verdict {
-    Verdict { what: What::Refuse, value: why }
+    Verdict { what: What::Refuse, value: why, listener: 0 }
 }
 
 #[inline(always)]
@@ -61,14 +63,16 @@ pub fn judge_tcp(ctx: &SockAddrContext, network: Network, to: &Endpoint) -> Verd
     if to.port == DNS_OVER_TLS && set(NETWORK_DOT_REFUSED) {
         return refuse(REFUSED_DOT);
     }
-    if is_local(&to.addr) {
+    // (Nothing of TCP goes to everybody: the kernel refuses.)
+    if place(&to.addr) == Place::Here {
         if set(NETWORK_LOOPBACK_ANY) {
             return PASS;
         }
         // SAFETY: the context of the running program.
-        return match unsafe { listener(ctx.as_ptr(), Transport::Tcp, &Tuple::towards(to)) } {
+        let found = unsafe { listener(ctx.as_ptr(), Transport::Tcp, &Tuple::towards(to)) };
+        return match found.who {
             Listener::Nobody | Listener::Session => PASS_LOCAL,
-            Listener::Outside => redirect(ORIGIN_LOCAL),
+            Listener::Outside => Verdict { listener: found.inode, ..redirect(ORIGIN_LOCAL) },
         };
     }
     if !(set(NETWORK_CAPTURE_ALL) || is_inspected(to.port) || is_protected(to)) {
@@ -82,6 +86,12 @@ pub fn judge_tcp(ctx: &SockAddrContext, network: Network, to: &Endpoint) -> Verd
 #[inline(always)]
 pub fn is_question(network: Network, to: &Endpoint) -> bool {
     to.port == DNS && network.flags & NETWORK_DNS != 0
+}
+
+/// Broadcast or multicast, and local services are protected: whoever listens at 0.0.0.0 or :: hears it.
+#[inline(always)]
+pub fn is_for_everybody(network: Network, to: &Endpoint) -> bool {
+    network.flags & NETWORK_LOOPBACK_ANY == 0 && place(&to.addr) == Place::Everybody
 }
 
 /// `ctx` is the context of the running program. Where the packet comes from may be unknown yet.
@@ -98,15 +108,19 @@ pub fn judge_udp(ctx: *mut c_void, network: Network, tuple: &Tuple) -> Verdict {
     if to.port == DNS_OVER_TLS && set(NETWORK_DOT_REFUSED) {
         return refuse(REFUSED_DOT);
     }
-    if is_local(&to.addr) {
-        if set(NETWORK_LOOPBACK_ANY) {
-            return PASS;
+    let any = set(NETWORK_LOOPBACK_ANY);
+    match place(&to.addr) {
+        Place::Here if any => return PASS,
+        Place::Here => {
+            // SAFETY: the caller's context is that of the running program.
+            return match unsafe { listener(ctx, Transport::Udp, tuple) }.who {
+                Listener::Nobody | Listener::Session => PASS_LOCAL,
+                Listener::Outside => refuse(REFUSED_UDP_LOCAL),
+            };
         }
-        // SAFETY: the caller's context is that of the running program.
-        return match unsafe { listener(ctx, Transport::Udp, tuple) } {
-            Listener::Nobody | Listener::Session => PASS_LOCAL,
-            Listener::Outside => refuse(REFUSED_UDP_LOCAL),
-        };
+        // Whoever else may hear it: that only the session does cannot be told.
+        Place::Everybody if !any => return refuse(REFUSED_UDP_LOCAL),
+        Place::Everybody | Place::Elsewhere => {}
     }
     if is_protected(to) {
         return refuse(REFUSED_UDP_PROTECTED);
@@ -115,4 +129,12 @@ pub fn judge_udp(ctx: *mut c_void, network: Network, tuple: &Tuple) -> Verdict {
         return refuse(REFUSED_QUIC);
     }
     if set(NETWORK_CAPTURE_ALL) { refuse(REFUSED_UDP_DEFAULT) } else { PASS }
+}
+
+/// Echo requests carry bytes, and their answers as well.
+#[inline(always)]
+pub fn is_refused_echo(network: Network, addr: &[u32; 4]) -> bool {
+    let set = |flag| network.flags & flag != 0;
+    let near = place(addr) != Place::Elsewhere && !set(NETWORK_LOOPBACK_ANY);
+    set(NETWORK_CAPTURE_ALL) || near || is_protected_somewhere(addr)
 }

@@ -4,10 +4,14 @@ use ana_common::network::Endpoint;
 use aya_ebpf::{
     bindings::{BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple},
     cty::c_void,
-    helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release},
+    helpers::generated::{bpf_probe_read_kernel, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release},
 };
 
-use crate::{destination::is_v4, socket::known};
+use crate::{
+    destination::is_v4,
+    process::{OFFSET_INODE_I_INO, OFFSET_SOCK_SK_SOCKET, OFFSET_SOCKET_ALLOC_VFS_INODE, field},
+    socket::known,
+};
 
 /// Who would get a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -17,6 +21,14 @@ pub enum Listener {
     Session,
     /// Another one.
     Outside,
+}
+
+/// Who was found. A value of its own for each: one that is not set would not pass the verifier.
+#[derive(Clone, Copy)]
+pub struct Found {
+    pub who: Listener,
+    /// Of one outside: its socket's inode number. 0: unreadable.
+    pub inode: u64,
 }
 
 /// The addresses and ports of a packet. Ports in network byte order.
@@ -73,7 +85,7 @@ struct Tuple6 {
 /// # Safety
 /// `ctx` is the context of the running program.
 #[inline(always)]
-pub unsafe fn listener(ctx: *mut c_void, transport: Transport, tuple: &Tuple) -> Listener {
+pub unsafe fn listener(ctx: *mut c_void, transport: Transport, tuple: &Tuple) -> Found {
     let &Tuple { source, destination, source_port, destination_port } = tuple;
     // SAFETY: the tuples are those of the kernel's bpf_sock_tuple, the size says which.
     unsafe {
@@ -108,14 +120,34 @@ unsafe fn look_up(
 }
 
 #[inline(always)]
-unsafe fn owner(sk: *mut bpf_sock) -> Listener {
+unsafe fn owner(sk: *mut bpf_sock) -> Found {
     if sk.is_null() {
-        return Listener::Nobody;
+        return Found { who: Listener::Nobody, inode: 0 };
     }
     // SAFETY: a socket that the look-up has given; it is not used after its release.
     unsafe {
-        let owner = if known(sk).is_some() { Listener::Session } else { Listener::Outside };
+        let found = match known(sk) {
+            Some(_) => Found { who: Listener::Session, inode: 0 },
+            None => Found { who: Listener::Outside, inode: inode(sk) },
+        };
         bpf_sk_release(sk.cast());
-        owner
+        found
     }
+}
+
+/// The number by which user space knows a socket. (Its cookie is none: most sockets have none until somebody asks.)
+#[inline(always)]
+fn inode(sk: *mut bpf_sock) -> u64 {
+    let mut address = 0u64;
+    // The verifier lets nobody count from a socket's address; read from the stack it is a number.
+    // SAFETY: both are variables of eight bytes.
+    unsafe {
+        let from = (&raw const sk).cast();
+        bpf_probe_read_kernel((&raw mut address).cast(), size_of::<u64>() as u32, from);
+    }
+    let socket: u64 = field(address, &OFFSET_SOCK_SK_SOCKET);
+    if socket == 0 {
+        return 0;
+    }
+    field(socket.wrapping_add(OFFSET_SOCKET_ALLOC_VFS_INODE.load()), &OFFSET_INODE_I_INO)
 }

@@ -34,7 +34,7 @@ pub static PROTECTED6: LpmTrie<[u32; 4], u32> = LpmTrie::with_max_entries(NETWOR
 #[map]
 pub static PORT_SETS: HashMap<SetPort, u8> = HashMap::with_max_entries(PORT_SETS_MAX, BPF_F_NO_PREALLOC);
 
-/// The host's own addresses but 127/8 and ::1.
+/// The host's own addresses but 127/8 and ::1, and its broadcast addresses: `LOCAL_*`.
 #[map]
 pub static LOCAL: HashMap<[u32; 4], u8> = HashMap::with_max_entries(OWN_ADDRESSES_MAX, BPF_F_NO_PREALLOC);
 

@@ -37,12 +37,7 @@ macro_rules! port {
 
 macro_rules! address6 {
     ($at:expr, $offset:expr) => {
-        [
-            word!($at, $offset),
-            word!($at, $offset + 4),
-            word!($at, $offset + 8),
-            word!($at, $offset + 12),
-        ]
+        [word!($at, $offset), word!($at, $offset + 4), word!($at, $offset + 8), word!($at, $offset + 12)]
     };
 }
 

@@ -24,6 +24,8 @@ offsets! {
     OFFSET_INODE_I_INO,
     OFFSET_INODE_I_SB,
     OFFSET_SUPER_BLOCK_S_DEV,
+    OFFSET_SOCK_SK_SOCKET,
+    OFFSET_SOCKET_ALLOC_VFS_INODE,
 }
 
 /// /proc counts a process's start in 1/100 s.
@@ -57,7 +59,7 @@ pub fn current() -> Process {
 /// The field at `offset` of the structure at `base`. What cannot be read is zero, the helper sees to that; so is every field
 /// of a structure at zero.
 #[inline(always)]
-fn field<T: Copy + Default>(base: u64, offset: &Global<u64>) -> T {
+pub fn field<T: Copy + Default>(base: u64, offset: &Global<u64>) -> T {
     let mut value = T::default();
     let source = base.wrapping_add(offset.load()) as *const c_void;
     // SAFETY: the helper checks the address itself; T is an integer, for which every bit pattern is a value.

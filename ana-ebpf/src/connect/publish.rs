@@ -7,7 +7,11 @@ use aya_ebpf::maps::LruHashMap;
 #[inline(always)]
 pub fn publish(map: &LruHashMap<PeerKey, Origin>, socket: &mut Socket, peer: Endpoint, flags: u64) -> bool {
     let key = PeerKey { peer, pad: 0, netns: socket.origin.netns };
-    socket.published = key;
+    if socket.published != key {
+        // Another socket may have that address by now.
+        withdraw(map, socket);
+        socket.published = key;
+    }
     map.insert(key, socket.origin, flags).is_ok()
 }
 

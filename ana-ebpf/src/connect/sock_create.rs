@@ -2,11 +2,11 @@
 
 use core::ptr::{addr_of, read_volatile};
 
-use ana_common::network::{Endpoint, REFUSED_PROTOCOL};
+use ana_common::network::{Endpoint, NETWORK_CAPTURE_ALL, REFUSED_PROTOCOL};
 use aya_ebpf::{macros::cgroup_sock, programs::SockContext};
 
 use crate::{
-    answer::{ALLOW, fail},
+    answer::{ALLOW, fail, network},
     connect::{ICMP, ICMP6, TCP, UDP},
     process::current,
     report::report,
@@ -24,10 +24,17 @@ pub fn sock_create(ctx: SockContext) -> i32 {
         (read_volatile(addr_of!((*ctx.sock).type_)), read_volatile(addr_of!((*ctx.sock).protocol)))
     };
     match (kind, protocol) {
-        (SOCK_STREAM, TCP) | (SOCK_DGRAM, UDP | ICMP | ICMP6) => ALLOW,
+        (SOCK_STREAM, TCP) | (SOCK_DGRAM, UDP) => ALLOW,
+        // Where every destination is judged echo requests go nowhere; elsewhere packets are looked at (egress).
+        (SOCK_DGRAM, ICMP | ICMP6) if !captures_all() => ALLOW,
         _ => {
             report(Endpoint::default(), protocol, REFUSED_PROTOCOL, current());
             fail(EPROTONOSUPPORT)
         }
     }
+}
+
+#[inline(always)]
+fn captures_all() -> bool {
+    network().is_none_or(|network| network.flags & NETWORK_CAPTURE_ALL != 0)
 }

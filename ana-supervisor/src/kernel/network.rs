@@ -46,7 +46,7 @@ const PROGRAMS: [(&str, CgroupHook); 14] = [
 ];
 
 /// The structures' fields that the programs read, and the globals through which they learn where those lie.
-pub(super) const OFFSETS: [(&str, &str, &str); 9] = [
+pub(super) const OFFSETS: [(&str, &str, &str); 11] = [
     ("OFFSET_TASK_STRUCT_TGID", "task_struct", "tgid"),
     ("OFFSET_TASK_STRUCT_GROUP_LEADER", "task_struct", "group_leader"),
     ("OFFSET_TASK_STRUCT_START_BOOTTIME", "task_struct", "start_boottime"),
@@ -56,6 +56,8 @@ pub(super) const OFFSETS: [(&str, &str, &str); 9] = [
     ("OFFSET_INODE_I_INO", "inode", "i_ino"),
     ("OFFSET_INODE_I_SB", "inode", "i_sb"),
     ("OFFSET_SUPER_BLOCK_S_DEV", "super_block", "s_dev"),
+    ("OFFSET_SOCK_SK_SOCKET", "sock", "sk_socket"),
+    ("OFFSET_SOCKET_ALLOC_VFS_INODE", "socket_alloc", "vfs_inode"),
 ];
 
 /// The loaded programs of one session's connect gate. What is attached stays attached after this value is gone, and after the

@@ -37,8 +37,8 @@ enum Way {
 /// A question about a connection, with everything that a decision on it depends on.
 struct Question {
     judged: Judged,
-    /// What a grant has to be for to cover it.
-    target: Target,
+    /// What a grant has to be for to cover it. `None`: none does.
+    target: Option<Target>,
     /// A grant that is signed now covers it until then, on CLOCK_BOOTTIME.
     grants_until: Option<u64>,
     /// How long an approval is kept for a client that has hung up.
@@ -205,10 +205,16 @@ impl Pipeline {
         verdict: ConnectVerdict,
     ) -> Result<Question, ConnectError> {
         let ConnectVerdict { verdict, scope, grace, name, by, confirmed } = verdict;
-        // One answer for each listener and session.
-        let scope = if by == By::Local { Scope::Session } else { scope };
-        let Asker { requester, process: _, program, argv, cwd } = asker;
         let by_name = name.as_deref();
+        let target = asked.granted_target(by_name, confirmed);
+        let scope = match (&target, by) {
+            // Who it would be the next time is not known.
+            (None, _) => Scope::Once,
+            // One answer for each listener and session.
+            (Some(_), By::Local) => Scope::Session,
+            (Some(_), By::Shown | By::Address | By::Cidr | By::Default) => scope,
+        };
+        let Asker { requester, process: _, program, argv, cwd } = asker;
         let connect = operation::Connect { program, argv, cwd, ..asked.connect(by_name, confirmed) };
         let issued = jiff::Timestamp::now();
         let until = match (verdict.action, scope) {
@@ -220,12 +226,11 @@ impl Pipeline {
             }
             (Action::Approve, Scope::Session) => Some(("session".to_owned(), u64::MAX)),
         };
-        let target = asked.granted_target(by_name, confirmed);
         let like = Kind::Connect(Box::new(connect.clone()));
-        let kind = match &until {
-            None => like.clone(),
-            Some((until, _)) => Kind::ConnectGrant(Box::new(operation::ConnectGrant {
-                scope: scope_of(&target, &verdict.rule),
+        let kind = match (&until, &target) {
+            (None, _) | (_, None) => like.clone(),
+            (Some((until, _)), Some(target)) => Kind::ConnectGrant(Box::new(operation::ConnectGrant {
+                scope: scope_of(target, &verdict.rule),
                 connect,
                 until: until.clone(),
             })),
@@ -250,7 +255,7 @@ impl Pipeline {
             Err(judged) => judged,
         };
         let mut grants = gate.grants.changed();
-        let judged = match granted(gate, judged, &target) {
+        let judged = match granted(gate, judged, target.as_ref()) {
             Ok(decided) => return Ok(answered(decided)),
             Err(judged) => judged,
         };
@@ -276,7 +281,7 @@ impl Pipeline {
                     }
                 }
                 Ok(()) = grants.changed(), if !hung_up => {
-                    if let Some(grant) = covering(gate, &judged, &target) {
+                    if let Some(grant) = covering(gate, &judged, target.as_ref()) {
                         return Ok(answered(self.withdraw_for(&id, judged, &grant, answer).await?));
                     }
                 }
@@ -331,12 +336,12 @@ fn is_the_same(ticket: &Ticket, asked: &Asked, verdict: &ConnectVerdict) -> bool
 }
 
 /// The grant that covers a question, if there is one. One that is for a single try is used up.
-fn covering(gate: &ConnectGate, judged: &Judged, target: &Target) -> Option<Grant> {
-    let standing = gate.grants.standing(&judged.verdict.rule, target, now());
+fn covering(gate: &ConnectGate, judged: &Judged, target: Option<&Target>) -> Option<Grant> {
+    let standing = target.and_then(|target| gate.grants.standing(&judged.verdict.rule, target, now()));
     standing.or_else(|| gate.grants.take(judged.alike?, now()))
 }
 
-fn granted(gate: &ConnectGate, judged: Judged, target: &Target) -> Result<Decided, Judged> {
+fn granted(gate: &ConnectGate, judged: Judged, target: Option<&Target>) -> Result<Decided, Judged> {
     match covering(gate, &judged, target) {
         Some(grant) => Decided::by_grant(judged, &grant),
         None => Err(judged),
@@ -347,13 +352,13 @@ fn granted(gate: &ConnectGate, judged: Judged, target: &Target) -> Result<Decide
 fn keep(
     gate: &ConnectGate,
     ticket: &Ticket,
-    target: Target,
+    target: Option<Target>,
     until: Option<u64>,
     (hung_up, alike, grace): (bool, Option<Likeness>, Duration),
 ) {
     let Some(grant) = Grant::of(ticket.recorded().decided()) else { return };
-    match (until, alike) {
-        (Some(until), _) => gate.grants.stand(grant, target, until),
+    match (until.zip(target), alike) {
+        (Some((until, target)), _) => gate.grants.stand(grant, target, until),
         (None, Some(alike)) if hung_up => {
             // Without a clock nothing is kept.
             if let Ok(until) = sys::boottime::after(grace) {

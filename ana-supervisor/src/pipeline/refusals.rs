@@ -135,6 +135,7 @@ fn rule(reason: RefusalReason) -> Option<Option<&'static str>> {
         | RefusalReason::Full
         | RefusalReason::Device
         | RefusalReason::Packet
+        | RefusalReason::Echo
         | RefusalReason::Unknown(_) => None,
     }
 }

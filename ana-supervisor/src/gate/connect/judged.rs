@@ -114,15 +114,18 @@ impl Asked {
         }
     }
 
-    /// What a standing grant for it is for. A name that is not known to be the address's own stands for nothing: the next
+    /// What a standing grant for it is for. `None`: nobody can tell which listener it would reach, and so another time it may
+    /// be another one. A name that is not known to be the address's own stands for nothing: the next
     /// connection that shows it may go anywhere.
-    pub fn granted_target(&self, by_name: Option<&str>, confirmed: bool) -> super::grants::Target {
+    pub fn granted_target(&self, by_name: Option<&str>, confirmed: bool) -> Option<super::grants::Target> {
         let address = self.target.address;
-        match (&self.listener, by_name.filter(|_| confirmed)) {
+        let target = match (&self.listener, by_name.filter(|_| confirmed)) {
             (Some(listener), _) => super::grants::Target::Listener(listener.at, listener.socket),
+            (None, _) if self.local => return None,
             (None, Some(name)) => super::grants::Target::Name(name.to_owned(), address.port()),
             (None, None) => super::grants::Target::Address(address),
-        }
+        };
+        Some(target)
     }
 }
 
@@ -136,7 +139,10 @@ impl ConnectGate {
         let local = held.origin().flags & ORIGIN_LOCAL != 0;
         let listener = match local {
             // It reads proc, which takes its time.
-            true => self.limits.in_tables(move || listener::find(direct)).await.ok(),
+            true => {
+                let socket = held.origin().listener;
+                self.limits.in_tables(move || listener::find(direct.port(), socket)).await.ok()
+            }
             false => None,
         };
         let to_proxy = shown.absolute || shown.protocol == Protocol::Connect;

@@ -33,25 +33,31 @@ pub struct Owner {
     pub exe: Bytes,
 }
 
-/// The listener that a connection to this address of the host reaches, in this thread's network namespace. Reads proc, and
-/// takes milliseconds where there are many processes.
+/// The listener on this port with this socket, as the kernel has found it (`Origin::listener`), in this thread's network
+/// namespace. `None`: it does not listen any more, or is in another namespace, or the kernel could not tell (0). No other
+/// one is named in its place: which of several the kernel takes depends on more than proc shows (IPV6_V6ONLY, SO_REUSEPORT,
+/// SO_BINDTODEVICE). Reads proc, and takes milliseconds where there are many processes.
 ///
 /// # Errors
 /// proc cannot be read.
-pub(super) fn find(destination: SocketAddr) -> io::Result<Option<Listener>> {
-    let mut found = Vec::new();
+pub(super) fn find(port: u16, socket: u64) -> io::Result<Option<Listener>> {
+    if socket == 0 {
+        return Ok(None);
+    }
+    let is_it = |listener: &Listener| listener.socket == socket && listener.at.port() == port;
     for table in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
         match fs::read_to_string(table) {
-            Ok(table) => found.extend(table.lines().skip(1).filter_map(listening)),
+            Ok(table) => {
+                if let Some(found) = table.lines().skip(1).filter_map(listening).find(is_it) {
+                    return Ok(Some(Listener { owner: owner(found.socket), ..found }));
+                }
+            }
             // A kernel without IPv6.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
-    found.retain(|listener| reaches(listener.at, destination));
-    // The more specific one is the one that the kernel takes.
-    let best = found.into_iter().max_by_key(|listener| !listener.at.ip().is_unspecified());
-    Ok(best.map(|listener| Listener { owner: owner(listener.socket), ..listener }))
+    Ok(None)
 }
 
 /// Whether nobody has the socket at `client` open any more: the kernel keeps it, without an inode, until its end is
@@ -74,18 +80,6 @@ pub(super) fn is_closed(client: SocketAddr) -> io::Result<bool> {
 
 fn same(one: SocketAddr, other: SocketAddr) -> bool {
     (canonical(one.ip()), one.port()) == (canonical(other.ip()), other.port())
-}
-
-/// Whether a listener at `at` takes connections to `destination`.
-fn reaches(at: SocketAddr, destination: SocketAddr) -> bool {
-    let same = match (canonical(at.ip()), canonical(destination.ip())) {
-        (IpAddr::V4(here), IpAddr::V4(there)) => here.is_unspecified() || here == there,
-        // One that listens on [::] usually takes IPv4 as well.
-        (IpAddr::V6(here), IpAddr::V4(_)) => here.is_unspecified(),
-        (IpAddr::V6(here), IpAddr::V6(there)) => here.is_unspecified() || here == there,
-        (IpAddr::V4(_), IpAddr::V6(_)) => false,
-    };
-    same && at.port() == destination.port()
 }
 
 fn canonical(address: IpAddr) -> IpAddr {
@@ -143,28 +137,42 @@ fn owner(socket: u64) -> Option<Owner> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::{net::TcpListener, os::fd::AsRawFd};
 
     use super::*;
+
+    fn inode(listener: &TcpListener) -> u64 {
+        let link = fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
+        let link = link.to_str().unwrap();
+        link.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')).unwrap().parse().unwrap()
+    }
 
     #[test]
     fn our_own_listeners_are_found() {
         for address in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"] {
             let listener = TcpListener::bind(address).unwrap();
-            let at = listener.local_addr().unwrap();
-            let port = at.port();
-            let destination = match at.ip() {
-                ip if !ip.is_unspecified() => at,
-                IpAddr::V4(_) => SocketAddr::new("127.0.0.2".parse().unwrap(), port),
-                // [::] takes IPv4, too.
-                IpAddr::V6(_) => SocketAddr::new("127.0.0.1".parse().unwrap(), port),
-            };
-            let found = find(destination).unwrap().unwrap();
-            assert_eq!(found.at, at, "{address}");
+            let (at, socket) = (listener.local_addr().unwrap(), inode(&listener));
+            let found = find(at.port(), socket).unwrap().unwrap();
+            assert_eq!((found.at, found.socket), (at, socket), "{address}");
             assert_eq!(found.owner.unwrap().pid, std::process::id().cast_signed());
+            assert_eq!(find(at.port() ^ 1, socket).unwrap(), None, "another port");
             drop(listener);
-            assert_eq!(find(destination).unwrap(), None);
+            assert_eq!(find(at.port(), socket).unwrap(), None);
         }
+    }
+
+    #[test]
+    fn of_several_the_one_that_was_meant_is_named_and_else_nobody() {
+        let general = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = general.local_addr().unwrap().port();
+        // As an agent's own one with IPV6_V6ONLY: it would not get what goes to 127.0.0.1.
+        let other = TcpListener::bind(("::1", port)).unwrap();
+        for listener in [&general, &other] {
+            let found = find(port, inode(listener)).unwrap().unwrap();
+            assert_eq!(found.at, listener.local_addr().unwrap());
+        }
+        assert_eq!(find(port, 0).unwrap(), None);
+        assert_eq!(find(port, u64::MAX).unwrap(), None);
     }
 
     #[test]
@@ -181,16 +189,5 @@ mod tests {
             assert!(std::time::Instant::now() < until, "somebody has it open");
             std::thread::yield_now();
         }
-    }
-
-    #[test]
-    fn the_more_specific_listener_is_the_one() {
-        let every = TcpListener::bind("0.0.0.0:0").unwrap();
-        let port = every.local_addr().unwrap().port();
-        assert_eq!(find(SocketAddr::new("127.0.0.1".parse().unwrap(), port)).unwrap().unwrap().uid, 0);
-        let reaches = |at: &str, to: &str| super::reaches(at.parse().unwrap(), to.parse().unwrap());
-        assert!(reaches("127.0.0.1:1", "127.0.0.1:1") && reaches("[::]:1", "[::ffff:127.0.0.1]:1"));
-        assert!(!reaches("127.0.0.1:1", "127.0.0.2:1") && !reaches("127.0.0.1:1", "127.0.0.1:2"));
-        assert!(!reaches("0.0.0.0:1", "[::1]:1"));
     }
 }

@@ -1,15 +1,17 @@
-//! The host's own addresses, besides loopback: a listener there is as local as one on 127.0.0.1. They come and go (DHCP,
-//! tunnels), so the kernel is asked to tell (rtnetlink(7)).
+//! The host's own addresses, besides loopback: a listener there is as local as one on 127.0.0.1. And the broadcast addresses
+//! of its networks, where every listener hears. They come and go (DHCP, tunnels), so the kernel is asked to tell
+//! (rtnetlink(7)).
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     io,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     os::fd::{AsRawFd, OwnedFd},
 };
 
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, recv,
+    socket,
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -19,19 +21,30 @@ use crate::sys;
 const CHANGES: u32 =
     (libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR | libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE)
         .cast_unsigned();
+/// Only then the other address is one for everybody, and not the other end of a tunnel.
+const IFF_BROADCAST: nix::net::if_::InterfaceFlags = nix::net::if_::InterfaceFlags::IFF_BROADCAST;
 /// RTF_REJECT (linux/route.h): a route that leads nowhere.
 const REJECT: u32 = 0x200;
 
 /// The host's own addresses, followed as they change.
 pub(super) struct OwnAddresses {
     changes: AsyncFd<OwnedFd>,
-    known: HashSet<IpAddr>,
+    known: HashMap<IpAddr, Place>,
+}
+
+/// What an address of the host is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Own,
+    /// Of a network of its own. (One that is both counts as this.)
+    Broadcast,
 }
 
 /// One change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Change {
     pub address: IpAddr,
+    pub place: Place,
     pub present: bool,
 }
 
@@ -48,7 +61,7 @@ impl OwnAddresses {
             SockProtocol::NetlinkRoute,
         )?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, CHANGES))?;
-        Ok(Self { changes: sys::readiness::watch(fd, Interest::READABLE)?, known: HashSet::new() })
+        Ok(Self { changes: sys::readiness::watch(fd, Interest::READABLE)?, known: HashMap::new() })
     }
 
     /// What has changed since the last look; everything at the first.
@@ -57,9 +70,11 @@ impl OwnAddresses {
     /// The addresses cannot be listed.
     pub(super) fn look(&mut self) -> io::Result<Vec<Change>> {
         let now = present()?;
-        let come = now.difference(&self.known).map(|&address| Change { address, present: true });
-        let gone = self.known.difference(&now).map(|&address| Change { address, present: false });
-        let changes = come.chain(gone).collect();
+        let change =
+            |present| move |(&address, &place): (&IpAddr, &Place)| Change { address, place, present };
+        let come = now.iter().filter(|(address, place)| self.known.get(address) != Some(place));
+        let gone = self.known.iter().filter(|(address, _)| !now.contains_key(address));
+        let changes = come.map(change(true)).chain(gone.map(change(false))).collect();
         self.known = now;
         Ok(changes)
     }
@@ -84,15 +99,29 @@ impl OwnAddresses {
     }
 }
 
-/// Every address of this network namespace's interfaces, but those that are loopback by themselves.
-fn present() -> io::Result<HashSet<IpAddr>> {
-    let all = nix::ifaddrs::getifaddrs()?;
-    let address = |interface: nix::ifaddrs::InterfaceAddress| {
-        let storage = interface.address?;
-        let v4 = storage.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-        v4.or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-    };
-    Ok(all.filter_map(address).filter(|address| !address.is_loopback()).collect())
+/// Every address of this network namespace's interfaces, but those that are loopback by themselves; and where all of a
+/// network listen, which loopback addresses have, too.
+fn present() -> io::Result<HashMap<IpAddr, Place>> {
+    let (mut own, mut everybody) = (Vec::new(), Vec::new());
+    for interface in nix::ifaddrs::getifaddrs()? {
+        let v4 = |storage: Option<SockaddrStorage>| Some(storage?.as_sockaddr_in()?.ip());
+        let v6 = interface.address.and_then(|storage| Some(storage.as_sockaddr_in6()?.ip()));
+        let address = v4(interface.address);
+        own.extend(address.map(IpAddr::V4).or(v6.map(IpAddr::V6)));
+        if let (Some(address), Some(mask)) = (address, v4(interface.netmask)) {
+            // The one that is set, and the one that the kernel has in any case.
+            everybody.extend(v4(interface.broadcast).filter(|_| interface.flags.contains(IFF_BROADCAST)));
+            everybody.extend(broadcast(address, mask));
+        }
+    }
+    let own = own.into_iter().filter(|address| !address.is_loopback()).map(|address| (address, Place::Own));
+    let everybody = everybody.into_iter().map(|address| (IpAddr::V4(address), Place::Broadcast));
+    Ok(own.chain(everybody).collect())
+}
+
+/// The highest address of a network; of a single host, or of two, there is none.
+fn broadcast(address: Ipv4Addr, mask: Ipv4Addr) -> Option<Ipv4Addr> {
+    (mask.to_bits().leading_ones() < 31).then(|| Ipv4Addr::from_bits(address.to_bits() | !mask.to_bits()))
 }
 
 /// Whether there is a way to any other host, over IPv4 and over IPv6. Where proc does not tell, there is.
@@ -145,10 +174,28 @@ mod tests {
     async fn the_first_look_tells_everything_and_the_next_nothing() {
         let mut own = OwnAddresses::watch().unwrap();
         let first = own.look().unwrap();
-        assert!(first.iter().all(|change| change.present && !change.address.is_loopback()));
+        let is_own = |change: &&Change| change.place == Place::Own;
+        assert!(first.iter().all(|change| change.present));
+        assert!(first.iter().filter(is_own).all(|change| !change.address.is_loopback()));
         assert_eq!(own.look().unwrap(), []);
-        own.known.insert("192.0.2.99".parse().unwrap());
-        let gone = Change { address: "192.0.2.99".parse().unwrap(), present: false };
-        assert_eq!(own.look().unwrap(), [gone]);
+        let address = "192.0.2.99".parse().unwrap();
+        own.known.insert(address, Place::Own);
+        assert_eq!(own.look().unwrap(), [Change { address, place: Place::Own, present: false }]);
+        // What was one of its own and is for everybody now is told as that, and not taken away after.
+        let highest = "127.255.255.255".parse().unwrap();
+        if own.known.insert(highest, Place::Own).is_some() {
+            let told = Change { address: highest, place: Place::Broadcast, present: true };
+            assert_eq!(own.look().unwrap(), [told]);
+        }
+    }
+
+    #[test]
+    fn the_highest_address_is_for_everybody() {
+        let of = |address: &str, mask: &str| broadcast(address.parse().unwrap(), mask.parse().unwrap());
+        assert_eq!(of("192.0.2.7", "255.255.255.0"), Some("192.0.2.255".parse().unwrap()));
+        assert_eq!(of("127.0.0.1", "255.0.0.0"), Some("127.255.255.255".parse().unwrap()));
+        assert_eq!(of("192.0.2.6", "255.255.255.252"), Some("192.0.2.7".parse().unwrap()));
+        assert_eq!(of("192.0.2.6", "255.255.255.254"), None);
+        assert_eq!(of("192.0.2.6", "255.255.255.255"), None);
     }
 }

@@ -23,7 +23,7 @@ use super::{
     grants::Grants,
     limits::Limits,
     names::Names,
-    own_addresses::{OwnAddresses, has_routes},
+    own_addresses::{OwnAddresses, Place, has_routes},
     peek::Name,
     protect::Protection,
     proxy,
@@ -177,7 +177,10 @@ fn configuration(policy: &Policy, port: u16) -> Network {
 /// Tells the kernel the host's addresses and how to judge, which depends on where there is a way to.
 fn tell(maps: &NetworkMaps, own: &mut OwnAddresses, policy: &Policy, port: u16) -> Result<(), ConnectError> {
     for change in own.look().map_err(doing("list the host's addresses"))? {
-        maps.own_address(change.address, change.present)?;
+        match change.place {
+            Place::Own => maps.own_address(change.address, change.present)?,
+            Place::Broadcast => maps.broadcast_address(change.address, change.present)?,
+        }
     }
     Ok(maps.configure(configuration(policy, port))?)
 }

@@ -8,7 +8,7 @@ use std::{
 
 use ana_common::{
     COUNTER_LOST, COUNTER_MISSES,
-    network::{Endpoint, Network, Origin, PeerKey, SetPort, Socket, words},
+    network::{Endpoint, LOCAL_BROADCAST, LOCAL_OWN, Network, Origin, PeerKey, SetPort, Socket, words},
 };
 use aya::{
     Ebpf, Pod,
@@ -111,8 +111,21 @@ impl NetworkMaps {
     /// # Errors
     /// The map is full.
     pub fn own_address(&self, address: IpAddr, present: bool) -> Result<(), KernelError> {
+        self.local(address, LOCAL_OWN, present)
+    }
+
+    /// It is the broadcast address of a network of this host's, or is no more. Those of all networks and of 127/8 need not be
+    /// told.
+    ///
+    /// # Errors
+    /// The map is full.
+    pub fn broadcast_address(&self, address: IpAddr, present: bool) -> Result<(), KernelError> {
+        self.local(address, LOCAL_BROADCAST, present)
+    }
+
+    fn local(&self, address: IpAddr, what: u8, present: bool) -> Result<(), KernelError> {
         let words = words(address);
-        if present { self.0.local.insert(words, 1, 0) } else { self.0.local.remove(&words) }
+        if present { self.0.local.insert(words, what, 0) } else { self.0.local.remove(&words) }
     }
 
     /// Where the accepted connection wanted to go, by the peer that accept(2) shows and the network namespace of the listener

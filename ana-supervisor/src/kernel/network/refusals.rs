@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use ana_common::network::{
-    REFUSED_DEVICE, REFUSED_DOT, REFUSED_FULL, REFUSED_LISTENER, REFUSED_PACKET, REFUSED_PROTOCOL,
-    REFUSED_PROXY, REFUSED_QUIC, REFUSED_UDP_DEFAULT, REFUSED_UDP_LOCAL, REFUSED_UDP_PROTECTED, Refused,
+    REFUSED_DEVICE, REFUSED_DOT, REFUSED_ECHO, REFUSED_FULL, REFUSED_LISTENER, REFUSED_PACKET,
+    REFUSED_PROTOCOL, REFUSED_PROXY, REFUSED_QUIC, REFUSED_UDP_DEFAULT, REFUSED_UDP_LOCAL,
+    REFUSED_UDP_PROTECTED, Refused,
 };
 use aya::maps::{MapData, RingBuf};
 use tokio::io::unix::AsyncFd;
@@ -41,7 +42,7 @@ pub enum RefusalReason {
     Quic,
     /// Port 853.
     EncryptedDns,
-    /// UDP to a listener on this host, outside of the session.
+    /// UDP to a listener on this host, outside of the session, or to all who listen (broadcast, multicast).
     UdpLocal,
     /// UDP, where every destination is judged.
     UdpDefault,
@@ -55,6 +56,8 @@ pub enum RefusalReason {
     Listener,
     /// A packet that does not say plainly where it goes.
     Packet,
+    /// An echo request (ping).
+    Echo,
     /// Of another version.
     Unknown(u32),
 }
@@ -73,6 +76,7 @@ impl RefusalReason {
             REFUSED_DEVICE => Self::Device,
             REFUSED_LISTENER => Self::Listener,
             REFUSED_PACKET => Self::Packet,
+            REFUSED_ECHO => Self::Echo,
             other => Self::Unknown(other),
         }
     }
@@ -91,6 +95,7 @@ impl RefusalReason {
             Self::Device => "the socket is bound to a network device",
             Self::Listener => "another service would have answered than the session's own",
             Self::Packet => "a packet with a source route or other options",
+            Self::Echo => "an echo request (ping), which can carry data",
             Self::Unknown(_) => "the gate refused for an unknown reason",
         }
     }

@@ -197,8 +197,9 @@ def wander(name, rounds, targets):
     thread = threading.Thread(target=move)
     sys.setswitchinterval(1e-6)
     thread.start()
-    for _ in range(rounds):
+    while rounds > 0 or not sent:
         sent += LIBC.send(number, b"x", 1, 0) == 1
+        rounds -= 1
     over.set()
     thread.join()
     return sent > 0

@@ -81,6 +81,26 @@ fn a_socket_with_an_address_of_its_own_asks_as_well() {
     assert_eq!(peer.ip().to_string(), "192.0.2.100");
 }
 
+/// Nobody else gets to the stub with what a socket has left behind.
+#[test]
+fn a_socket_is_known_by_one_address_at_a_time() {
+    let mut ground = Ground::new(NETWORK_DNS);
+    ground.agent.says("make('s', '1.1.1.1', socket.SOCK_DGRAM) and 1", "1");
+    let mut before: Option<SocketAddr> = None;
+    for source in ["127.0.0.7", "127.0.0.8", "192.0.2.100"] {
+        ground.agent.says("unspecified('s')", "ok");
+        // As by IP_PKTINFO: from any address of the host's.
+        let control = format!("[(0, 8, struct.pack('=I', 0) + socket.inet_aton('{source}') + bytes(4))]");
+        let ask = format!("S['s'].sendmsg([b'question'], {control}, 0, ('192.0.2.7', 53))");
+        ground.agent.says(&ask, "8");
+        let peer = answered(&mut ground, "s", "192.0.2.7:53", '4');
+        assert_eq!(peer.ip().to_string(), source);
+        if let Some(before) = before.replace(peer) {
+            assert_eq!(ground.maps.udp_server(before, ground.netns).unwrap(), None, "{before} after {peer}");
+        }
+    }
+}
+
 #[test]
 fn the_c_librarys_resolver_is_served() {
     let mut ground = Ground::new(NETWORK_DNS);

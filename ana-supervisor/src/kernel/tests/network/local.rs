@@ -3,7 +3,7 @@
 use ana_common::network::{NETWORK_LOOPBACK_ANY, ORIGIN_LOCAL};
 
 use super::super::super::network::RefusalReason;
-use super::ground::Ground;
+use super::ground::{Actor, Ground};
 
 const HOSTS: [(&str, &str); 6] = [
     ("127.0.0.1", "127.0.0.1"),
@@ -129,4 +129,39 @@ fn what_nobody_listens_on_does_not_leave_the_host() {
     ground.agent.says("make('s', '1.1.1.1').settimeout(0.3)", "None");
     ground.agent.says("again('s', '192.0.2.200', 80)", "timeout");
     ground.assert_refused(RefusalReason::Listener, "192.0.2.200:80");
+}
+
+/// Which listener the agent would have reached at 127.0.0.1:22.
+#[track_caller]
+fn named(ground: &mut Ground) -> u64 {
+    ground.agent.says("connect('s', '127.0.0.1', 22)", "ok");
+    let (_, origin) = ground.accepted('4');
+    let origin = origin.unwrap();
+    assert_eq!(origin.flags, ORIGIN_LOCAL);
+    origin.listener
+}
+
+fn inode(actor: &mut Actor, name: &str) -> u64 {
+    actor.ask(&format!("os.fstat(S['{name}'].fileno()).st_ino")).parse().unwrap()
+}
+
+#[test]
+fn the_listener_that_was_found_is_named_and_no_other() {
+    let mut ground = Ground::new(0);
+    ground.outside.says("listen('server', '0.0.0.0', 22)", "None");
+    let wanted = inode(&mut ground.outside, "server");
+    assert_ne!(wanted, 0);
+    assert_eq!(named(&mut ground), wanted);
+    // Of the same port, but not for IPv4.
+    ground.agent.says("listen('mine', '::', 22)", "None");
+    assert_eq!(named(&mut ground), wanted);
+    ground.outside.says("close('server')", "None");
+    ground.agent.says("close('mine')", "None");
+    ground.outside.says("listen('both', '::', 22, 'both')", "None");
+    let both = inode(&mut ground.outside, "both");
+    assert_eq!(named(&mut ground), both);
+    // What goes elsewhere names none.
+    ground.maps.inspect(443).unwrap();
+    ground.agent.says("connect('s', '192.0.2.7', 443)", "ok");
+    assert_eq!(ground.accepted('4').1.unwrap().listener, 0);
 }

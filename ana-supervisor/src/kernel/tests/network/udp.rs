@@ -1,7 +1,8 @@
 //! UDP: what cannot be held is refused.
 
 use ana_common::network::{
-    NETWORK_CAPTURE_ALL, NETWORK_DNS, NETWORK_DOT_REFUSED, NETWORK_QUIC_ALLOWED, Network,
+    NETWORK_CAPTURE_ALL, NETWORK_DNS, NETWORK_DOT_REFUSED, NETWORK_LOOPBACK_ANY, NETWORK_QUIC_ALLOWED,
+    Network,
 };
 
 use super::super::super::network::RefusalReason;
@@ -103,7 +104,7 @@ fn a_socket_that_connects_again_is_judged_again() {
     ground.outside.says("S['server'].recv(1)", "b'y'");
     // A connect that fails leaves the socket where it was.
     ground.agent.says("again('s', '192.0.2.7', 443)", "ok");
-    ground.agent.says("again('s', '255.255.255.255', 5001)", "EACCES");
+    ground.agent.says("again('s', '255.255.255.255', 5001)", "EPERM");
     ground.agent.says("peer('s')", "192.0.2.7:443");
     ground.agent.says("send('s', b'x')", "EPERM");
     // Disconnected, what it was connected to is forgotten.
@@ -234,4 +235,57 @@ fn a_source_route_is_no_way_around() {
     ground.agent.says(route, "None");
     ground.agent.says("again('s', '192.0.2.7', 443) != 'ok'", "True");
     assert_eq!(ground.refusal().reason, RefusalReason::Packet);
+}
+
+/// Who listens at 0.0.0.0 or :: hears what is sent to all.
+#[test]
+fn what_goes_to_everybody_is_refused() {
+    let mut ground = Ground::new(0);
+    let link = "run('ip link add far type veth peer name end && ip link set far up && ip link set end up && ip addr add 198.51.100.1/24 brd + dev far && ip route add default dev far && ip addr add 127.9.9.9/24 dev lo')";
+    ground.outside.says(link, "0");
+    ground.maps.own_address("198.51.100.1".parse().unwrap(), true).unwrap();
+    for address in ["198.51.100.255", "127.9.9.255"] {
+        ground.maps.broadcast_address(address.parse().unwrap(), true).unwrap();
+    }
+    let everybody = [
+        "255.255.255.255",
+        "198.51.100.255",
+        "127.255.255.255",
+        "127.9.9.255",
+        "224.0.0.1",
+        "ff02::1",
+        "ff01::1",
+    ];
+    ground.outside.says("bound('server4', '', 5353)", "None");
+    ground
+        .outside
+        .says("make('server6', '::', socket.SOCK_DGRAM).setsockopt(41, socket.IPV6_V6ONLY, 1)", "None");
+    ground.outside.says("S['server6'].bind(('::', 5353))", "None");
+    ground.outside.says("[S[s].settimeout(0.1) for s in ('server4', 'server6')] and 1", "1");
+    for address in everybody {
+        let device = if address.starts_with("ff") { ", 0, DEVICE" } else { "" };
+        ground.agent.says("globals().update(DEVICE=socket.if_nametoindex('lo'))", "None");
+        ground.agent.says(
+            &format!("make('s', '{address}', socket.SOCK_DGRAM).setsockopt(1, socket.SO_BROADCAST, 1)"),
+            "None",
+        );
+        ground.agent.says(&format!("send('s', b'x', ('{address}', 5353{device}))"), "EPERM");
+        ground.assert_refused(RefusalReason::UdpLocal, &socket_address(address, 5353));
+        ground.agent.says(&format!("call(S['s'].connect, ('{address}', 5353{device}))"), "EPERM");
+        for server in ["server4", "server6"] {
+            ground.outside.says(&format!("S['{server}'].recv(1)"), "TimeoutError: timed out");
+        }
+    }
+    ground.assert_silent();
+    let network = Network { proxy_port: PROXY.into(), flags: NETWORK_LOOPBACK_ANY };
+    ground.maps.configure(network).unwrap();
+    ground
+        .agent
+        .says("make('s', '1.1.1.1', socket.SOCK_DGRAM).setsockopt(1, socket.SO_BROADCAST, 1)", "None");
+    ground.agent.says("send('s', b'x', ('127.255.255.255', 5353))", "ok");
+    ground.outside.says("S['server4'].recv(1)", "b'x'");
+}
+
+fn socket_address(address: &str, port: u16) -> String {
+    std::net::SocketAddr::new(address.parse().unwrap(), port).to_string()
 }
