@@ -9,7 +9,10 @@ use aya_ebpf::{
 
 use crate::{
     destination::is_v4,
-    process::{OFFSET_INODE_I_INO, OFFSET_SOCK_SK_SOCKET, OFFSET_SOCKET_ALLOC_VFS_INODE, field},
+    process::{
+        OFFSET_INODE_I_INO, OFFSET_SOCK_REUSEPORT_PROG, OFFSET_SOCK_SK_REUSEPORT_CB, OFFSET_SOCK_SK_SOCKET,
+        OFFSET_SOCKET_ALLOC_VFS_INODE, field,
+    },
     socket::known,
 };
 
@@ -127,8 +130,8 @@ unsafe fn owner(sk: *mut bpf_sock) -> Found {
     // SAFETY: a socket that the look-up has given; it is not used after its release.
     unsafe {
         let found = match known(sk) {
-            Some(_) => Found { who: Listener::Session, inode: 0 },
-            None => Found { who: Listener::Outside, inode: inode(sk) },
+            Some(_) if !is_chosen_by_program(sk) => Found { who: Listener::Session, inode: 0 },
+            Some(_) | None => Found { who: Listener::Outside, inode: inode(sk) },
         };
         bpf_sk_release(sk.cast());
         found
@@ -138,16 +141,33 @@ unsafe fn owner(sk: *mut bpf_sock) -> Found {
 /// The number by which user space knows a socket. (Its cookie is none: most sockets have none until somebody asks.)
 #[inline(always)]
 fn inode(sk: *mut bpf_sock) -> u64 {
+    let socket: u64 = field(address(sk), &OFFSET_SOCK_SK_SOCKET);
+    if socket == 0 {
+        return 0;
+    }
+    field(socket.wrapping_add(OFFSET_SOCKET_ALLOC_VFS_INODE.load()), &OFFSET_INODE_I_INO)
+}
+
+/// Of a group (SO_REUSEPORT) whose members have attached a program (SO_ATTACH_REUSEPORT_CBPF): that chooses by the packet,
+/// which a look-up does not have, and another member may get it than the one that was found.
+#[inline(always)]
+fn is_chosen_by_program(sk: *mut bpf_sock) -> bool {
+    let group: u64 = field(address(sk), &OFFSET_SOCK_SK_REUSEPORT_CB);
+    if group == 0 {
+        return false;
+    }
+    let program: u64 = field(group, &OFFSET_SOCK_REUSEPORT_PROG);
+    program != 0
+}
+
+/// The verifier lets nobody count from a socket's address; read from the stack it is a number.
+#[inline(always)]
+fn address(sk: *mut bpf_sock) -> u64 {
     let mut address = 0u64;
-    // The verifier lets nobody count from a socket's address; read from the stack it is a number.
     // SAFETY: both are variables of eight bytes.
     unsafe {
         let from = (&raw const sk).cast();
         bpf_probe_read_kernel((&raw mut address).cast(), size_of::<u64>() as u32, from);
     }
-    let socket: u64 = field(address, &OFFSET_SOCK_SK_SOCKET);
-    if socket == 0 {
-        return 0;
-    }
-    field(socket.wrapping_add(OFFSET_SOCKET_ALLOC_VFS_INODE.load()), &OFFSET_INODE_I_INO)
+    address
 }

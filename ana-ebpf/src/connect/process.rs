@@ -26,6 +26,8 @@ offsets! {
     OFFSET_SUPER_BLOCK_S_DEV,
     OFFSET_SOCK_SK_SOCKET,
     OFFSET_SOCKET_ALLOC_VFS_INODE,
+    OFFSET_SOCK_SK_REUSEPORT_CB,
+    OFFSET_SOCK_REUSEPORT_PROG,
 }
 
 /// /proc counts a process's start in 1/100 s.

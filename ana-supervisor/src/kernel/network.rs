@@ -46,7 +46,7 @@ const PROGRAMS: [(&str, CgroupHook); 14] = [
 ];
 
 /// The structures' fields that the programs read, and the globals through which they learn where those lie.
-pub(super) const OFFSETS: [(&str, &str, &str); 11] = [
+pub(super) const OFFSETS: [(&str, &str, &str); 13] = [
     ("OFFSET_TASK_STRUCT_TGID", "task_struct", "tgid"),
     ("OFFSET_TASK_STRUCT_GROUP_LEADER", "task_struct", "group_leader"),
     ("OFFSET_TASK_STRUCT_START_BOOTTIME", "task_struct", "start_boottime"),
@@ -58,6 +58,8 @@ pub(super) const OFFSETS: [(&str, &str, &str); 11] = [
     ("OFFSET_SUPER_BLOCK_S_DEV", "super_block", "s_dev"),
     ("OFFSET_SOCK_SK_SOCKET", "sock", "sk_socket"),
     ("OFFSET_SOCKET_ALLOC_VFS_INODE", "socket_alloc", "vfs_inode"),
+    ("OFFSET_SOCK_SK_REUSEPORT_CB", "sock", "sk_reuseport_cb"),
+    ("OFFSET_SOCK_REUSEPORT_PROG", "sock_reuseport", "prog"),
 ];
 
 /// The loaded programs of one session's connect gate. What is attached stays attached after this value is gone, and after the

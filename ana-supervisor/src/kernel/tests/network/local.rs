@@ -165,3 +165,33 @@ fn the_listener_that_was_found_is_named_and_no_other() {
     ground.agent.says("connect('s', '192.0.2.7', 443)", "ok");
     assert_eq!(ground.accepted('4').1.unwrap().listener, 0);
 }
+
+/// A program of the group's chooses by the packet. The session's member is found by the look-up of some packets, and the
+/// other one gets them all.
+#[test]
+fn a_group_with_a_program_is_outside() {
+    let mut ground = Ground::new(0);
+    let group = "(socket.SO_REUSEPORT, 1)";
+    ground.outside.says(&format!("listen('server', '127.0.0.1', 8080, {group})"), "None");
+    ground.outside.says(&format!("bound('udp', '127.0.0.1', 8080, {group})"), "None");
+    ground.agent.says(&format!("listen('mine', '127.0.0.1', 8080, {group})"), "None");
+    ground.agent.says(&format!("bound('own', '127.0.0.1', 8080, {group})"), "None");
+    // `return 0`: the group's first, which is the one outside.
+    ground
+        .agent
+        .says("globals().update(CODE=ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0)))", "None");
+    for name in ["mine", "own"] {
+        let attach = "setsockopt(1, 51, struct.pack('HxxxxxxQ', 1, ctypes.addressof(CODE)))";
+        ground.agent.says(&format!("S['{name}'].{attach}"), "None");
+    }
+    for _ in 0..40 {
+        ground.agent.says("make('s', '127.0.0.1').settimeout(0.02)", "None");
+        let result = ground.agent.ask("again('s', '127.0.0.1', 8080)");
+        assert!(["ok", "timeout"].contains(&result.as_str()), "{result}");
+        ground.agent.says("udp('u', '127.0.0.1', 8080)", "ok");
+        ground.agent.says("send('u', b'x')", "EPERM");
+    }
+    ground.outside.says("waits('server')", "0");
+    ground.outside.says("S['udp'].settimeout(0.1)", "None");
+    ground.outside.says("S['udp'].recv(1)", "TimeoutError: timed out");
+}
