@@ -2,10 +2,12 @@
 
 use std::fs;
 
-use ana_supervisor::api::client::Client;
 use ana_tests::bench::{self, Compared, Worker};
 
-use crate::world::{INSPECTED_BULK, LOCAL_BULK, World};
+use crate::{
+    keepers::Keepers,
+    world::{INSPECTED_BULK, LOCAL_BULK, World},
+};
 
 const BYTES: usize = 1 << 30;
 const ROUNDS: usize = 8;
@@ -40,11 +42,11 @@ pub(crate) fn measure(world: &World, place: Place) -> Bulk {
     };
     let [mut bare, mut session] = [world.bare(), world.session()];
     session.numbers(&format!("bulk 4096 {to} www.innocent.test"));
-    let proxy = proxy(world);
+    let keepers = Keepers::of(world);
     let (mut direct, mut through) = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
         for (worker, into) in [(&mut bare, &mut direct), (&mut session, &mut through)] {
-            let times = one(worker, proxy, &format!("bulk {BYTES} {to} www.innocent.test"));
+            let times = one(worker, &keepers, &format!("bulk {BYTES} {to} www.innocent.test"));
             if round > 0 {
                 into.push(times);
             }
@@ -57,11 +59,17 @@ pub(crate) fn measure(world: &World, place: Place) -> Bulk {
     Bulk { speed: (speed(&direct), speed(&through)), limit }
 }
 
-fn one(worker: &mut Worker, proxy: u32, line: &str) -> Times {
-    let (proxy_before, machine_before) = (worked(proxy), machine());
+fn one(worker: &mut Worker, keepers: &Keepers, line: &str) -> Times {
+    let (proxy_before, machine_before) = (keepers.proxy(), machine());
     let times: Vec<f64> = worker.numbers(line).into_iter().map(|time| time / 1e6).collect();
     let [whole, client, server] = times[..] else { panic!("{times:?}") };
-    Times { whole, client, server, proxy: worked(proxy) - proxy_before, machine: machine() - machine_before }
+    Times {
+        whole,
+        client,
+        server,
+        proxy: proxy_before.until(&keepers.proxy()).seconds,
+        machine: machine() - machine_before,
+    }
 }
 
 /// The processor time of each, as a part of the time that it took; the medians.
@@ -82,26 +90,6 @@ fn limit(all: &[Times]) -> String {
         (false, false) => "limited by waking each other".to_owned(),
     };
     format!("{limit} ({list} of one; machine {machine:.0} %)")
-}
-
-/// The one ana-proxy of the session's supervisor.
-fn proxy(world: &World) -> u32 {
-    let client = Client::connect(&bench::socket(&world.ground)).expect("the supervisor listens");
-    let supervisor = bench::supervisor(&client).to_string();
-    let processes = fs::read_dir("/proc").expect("proc").flatten();
-    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let is_it = |pid: &u32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1));
-        stat.contains("(ana-proxy)") && parent == Some(&supervisor)
-    };
-    pids.find(is_it).expect("a session has a proxy")
-}
-
-/// The processor time of a process with one thread, in seconds (proc_pid_schedstat).
-fn worked(pid: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("it runs");
-    stat.split(' ').next().expect("a number").parse::<f64>().expect("a number") / 1e9
 }
 
 /// What all processors together were busy, interrupts included, in seconds (proc_stat(5)).

@@ -13,6 +13,7 @@ mod approved;
 mod bulk;
 mod client;
 mod crowd;
+mod keepers;
 mod rate;
 mod record;
 mod servers;
@@ -20,6 +21,7 @@ mod world;
 
 use ana_tests::bench::{Compared, Row, in_turns, print, time};
 
+use keepers::Keepers;
 use world::{HELD, INSPECTED, UNLISTED, World};
 
 /// Rounds in turns: bare, in a session, bare, … Short ones: a machine is now faster, now slower.
@@ -82,7 +84,11 @@ fn unzipped(values: &[f64]) -> (Vec<f64>, Vec<f64>) {
 fn request_rows(rows: &mut Vec<Row>, notes: &mut Vec<String>, world: &World) {
     let line = format!("request {REQUESTS} {INSPECTED} www.innocent.test");
     let [mut bare, mut session] = [world.bare(), world.session()];
+    session.numbers(&line);
+    let keepers = Keepers::of(world);
+    let before = (keepers.supervisor(), keepers.proxy());
     let [without, with] = in_turns(ROUNDS, [(&mut bare, &line), (&mut session, &line)]);
+    let worked = [before.0.until(&keepers.supervisor()), before.1.until(&keepers.proxy())];
     bare.end();
     session.end();
     let ((bare_first, bare_whole), (first, whole)) = (unzipped(&without), unzipped(&with));
@@ -92,6 +98,11 @@ fn request_rows(rows: &mut Vec<Row>, notes: &mut Vec<String>, world: &World) {
         time(median(&first) - median(&bare_first)),
         time(median(&whole) - median(&bare_whole)),
     ));
+    let requests = ((ROUNDS + 1) * REQUESTS) as f64;
+    let each = worked.map(|worked| {
+        format!("{}, sleeps {:.1}", time(worked.seconds * 1e6 / requests), worked.sleeps / requests)
+    });
+    notes.push(format!("each costs on a processor: supervisor {}; proxy {}", each[0], each[1]));
     // No cryptography: it would be the same on both sides.
     rows.push(Row::added(
         "TLS-shaped request, inspected name",

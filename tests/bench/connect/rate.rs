@@ -1,6 +1,6 @@
 //! A thousand requests a second, for ten seconds.
 
-use std::fmt;
+use std::{fmt, net::SocketAddr};
 
 use ana_tests::bench::{Compared, Worker};
 
@@ -41,14 +41,14 @@ impl fmt::Display for Rate {
 }
 
 pub(crate) fn measure(world: &World) -> Rate {
-    let (bare_times, bare) = one(world.bare());
-    let (times, ana) = one(world.session());
+    let (bare_times, bare) = one(world.bare(), INSPECTED_OFTEN[0]);
+    let (times, ana) = one(world.session(), INSPECTED_OFTEN[1]);
     Rate { times: (bare_times, times), bare, ana }
 }
 
-fn one(mut worker: Worker) -> (Vec<f64>, Achieved) {
-    worker.numbers(&format!("request 20 {INSPECTED_OFTEN} www.innocent.test"));
-    let answer = worker.ask(&format!("rate {RATE} {SECONDS} {INSPECTED_OFTEN} www.innocent.test"));
+fn one(mut worker: Worker, to: SocketAddr) -> (Vec<f64>, Achieved) {
+    worker.numbers(&format!("request 20 {to} www.innocent.test"));
+    let answer = worker.ask(&format!("rate {RATE} {SECONDS} {to} www.innocent.test"));
     worker.end();
     let mut numbers = answer.split(' ').map(|number| number.parse::<f64>().expect("a number"));
     let mut next = || numbers.next().expect("a number");

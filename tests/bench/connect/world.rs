@@ -14,8 +14,8 @@ use crate::servers::{Servers, Told};
 pub(crate) const UNLISTED: SocketAddr = at(NAMELESS.0, 7000);
 /// Every name on port 443 is looked at; this one's is nobody's business.
 pub(crate) const INSPECTED: SocketAddr = at(INNOCENT.0, 443);
-/// The same, for what leaves thousands of closed connections behind.
-pub(crate) const INSPECTED_OFTEN: SocketAddr = at(INNOCENT.0, 8443);
+/// The same, for what leaves thousands of closed connections behind: they must not stand in each other's way.
+pub(crate) const INSPECTED_OFTEN: [SocketAddr; 2] = [at(INNOCENT.0, 8443), at(INNOCENT.0, 8080)];
 /// The same, whose servers send as much as they are asked for.
 pub(crate) const INSPECTED_BULK: SocketAddr = at(NAMELESS.0, 443);
 /// Outside of the session, on its own loopback device.
@@ -58,11 +58,16 @@ impl World {
         let told = net.at_hosts(|| {
             Servers::closing(UNLISTED);
             Servers::answering(INSPECTED);
-            Servers::answering(INSPECTED_OFTEN);
+            INSPECTED_OFTEN.into_iter().for_each(Servers::answering);
             Servers::bulk(INSPECTED_BULK);
             Servers::telling(PROTECTED)
         });
-        net.at_client(|| Servers::bulk(LOCAL_BULK));
+        net.at_client(|| {
+            Servers::bulk(LOCAL_BULK);
+            // Of a smaller range ten thousand closed connections use most, and to look for a free port takes milliseconds.
+            std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535")
+                .expect("of this namespace only");
+        });
         Self { ground, idle, net, probe: probe.to_str().expect("text").to_owned(), told }
     }
 

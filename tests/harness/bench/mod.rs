@@ -1,5 +1,7 @@
 //! What the measuring programs share: processes that work on demand, the questions that a session asks, and the table.
 
+#![allow(clippy::cast_possible_truncation, reason = "an index from a fraction of a length")]
+
 mod desk;
 mod table;
 mod worker;
