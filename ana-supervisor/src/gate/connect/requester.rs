@@ -9,7 +9,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::fs::{MetadataExt, OpenOptionsExt},
     },
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use nix::{
     sys::eventfd::{EfdFlags, EventFd},
     unistd::Pid,
 };
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
 use crate::{
     gate::{exec::Common, files, process},
@@ -105,7 +105,8 @@ impl Askers {
         let requester = process::requester(pid, origin.started, parent, agent);
         let mut asker = Asker { requester, process: Some(Arc::new(process)), ..gone() };
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else { return asker };
-        let (teller, told) = oneshot::channel();
+        // The standard library's: to wake a task of tokio's takes its descriptors, and the look has none of them.
+        let (teller, told) = mpsc::sync_channel(1);
         let look = Look {
             pid,
             exe: origin.exe,
@@ -120,7 +121,7 @@ impl Askers {
             drop(permit);
         });
         if looking.is_ok()
-            && let Ok(Ok(Ok(seen))) = tokio::time::timeout(LIMIT, told).await
+            && let Ok(Ok(Ok(seen))) = tokio::task::spawn_blocking(move || told.recv_timeout(LIMIT)).await
         {
             (asker.program, asker.argv, asker.cwd) = (seen.program, seen.argv, seen.cwd);
         }
