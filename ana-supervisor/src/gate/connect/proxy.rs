@@ -128,7 +128,6 @@ impl ConnectGate {
             return Ok(());
         }
         let Some(permit) = self.limits.connection() else { return self.too_many(stream, &origin) };
-        stream.set_nodelay(true)?;
         let client = OwnedFd::from(stream.into_std()?);
         let id = self.number();
         let (teller, events) = mpsc::unbounded_channel();

@@ -1,7 +1,7 @@
 //! The supervisor's end.
 
 use std::{
-    io,
+    io::{self, ErrorKind},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -110,8 +110,8 @@ impl Worker {
     }
 
     fn over(socket: OwnedFd, process: Option<Process>) -> Result<(Self, Events), WorkerError> {
-        let socket = sys::readiness::watch(socket, Interest::READABLE | Interest::WRITABLE)
-            .map_err(doing("watch the worker's socket"))?;
+        let socket =
+            sys::readiness::watch(socket, Interest::READABLE).map_err(doing("watch the worker's socket"))?;
         let socket = Arc::new(socket);
         let events = Events { socket: Arc::clone(&socket), receiver: Receiver::new(), process, lost: false };
         Ok((Self { socket }, events))
@@ -176,7 +176,13 @@ impl Worker {
 
     async fn send(&self, message: &ToWorker, raw: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let packet = Packet::new(message, raw)?;
-        self.socket.async_io(Interest::WRITABLE, |socket| packet.send(socket.as_fd(), fds)).await
+        match packet.send(self.socket.as_fd(), fds) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+        // Only while it is full: whoever waits for room all the time is woken by every packet that is taken.
+        let full = sys::readiness::watch(self.socket.as_fd().try_clone_to_owned()?, Interest::WRITABLE)?;
+        full.async_io(Interest::WRITABLE, |socket| packet.send(socket.as_fd(), fds)).await
     }
 }
 

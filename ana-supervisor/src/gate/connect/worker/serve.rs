@@ -92,7 +92,8 @@ impl Server {
     fn run(mut self) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); AT_ONCE];
         loop {
-            let count = match self.tools.epoll.wait(&mut events, self.timeout()) {
+            let timeout = self.timeout();
+            let count = match self.tools.epoll.wait(&mut events, timeout) {
                 Err(Errno::EINTR) => 0,
                 other => other?,
             };
@@ -112,9 +113,16 @@ impl Server {
         }
     }
 
-    fn timeout(&self) -> EpollTimeout {
+    fn timeout(&mut self) -> EpollTimeout {
         if !self.again.is_empty() {
             return EpollTimeout::ZERO;
+        }
+        // What nobody waits for any more does not wake: most connections have shown themselves long before their time.
+        while let Some(&Reverse((time, id))) = self.alarms.peek() {
+            if self.connections.get(&id).is_some_and(|connection| connection.alarm == Some(time)) {
+                break;
+            }
+            self.alarms.pop();
         }
         let Some(Reverse((next, _))) = self.alarms.peek() else { return EpollTimeout::NONE };
         // Rounded up: not to wake before it is time.

@@ -13,9 +13,9 @@ async fn an_http_client_reads_why_even_if_it_still_sends() {
     for bytes in [&captured!("curl-get")[..], &upload] {
         let (worker, mut events, mut client) = {
             let (worker, mut events) = super::super::Worker::in_thread().unwrap();
-            let (client, near) = connection();
+            let (mut client, near) = connection();
             worker.peek(1, near, super::LONG).await.unwrap();
-            client.try_write(captured!("curl-get")).unwrap();
+            client.write_all(captured!("curl-get")).await.unwrap();
             shown(&mut events).await;
             (worker, events, client)
         };
