@@ -115,8 +115,8 @@ impl Asked {
     }
 
     /// What a standing grant for it is for. `None`: nobody can tell which listener it would reach, and so another time it may
-    /// be another one. A name that is not known to be the address's own stands for nothing: the next
-    /// connection that shows it may go anywhere.
+    /// be another one. A name that is not known to be the address's own stands for nothing: the next connection that shows it
+    /// may go anywhere.
     pub fn granted_target(&self, by_name: Option<&str>, confirmed: bool) -> Option<super::grants::Target> {
         let address = self.target.address;
         let target = match (&self.listener, by_name.filter(|_| confirmed)) {
