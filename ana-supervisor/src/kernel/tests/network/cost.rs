@@ -43,11 +43,18 @@ fn what_it_costs() {
         ("UDP sendto", "S['v'].sendto(b'x', ('192.0.2.7', 5001))"),
     ] {
         let (mut without, mut within) = (f64::MAX, f64::MAX);
+        let before = ground.costs();
         for _ in 0..3 {
             without = without.min(median(&mut bare, action));
             within = within.min(median(&mut ground.agent, action));
         }
         println!("{what}: bare {without} ns, in the session {within} ns ({:.3})", within / without);
+        for ((name, before), (_, after)) in before.iter().zip(ground.costs()) {
+            let (ns, runs) = (after.run_ns - before.run_ns, after.runs - before.runs);
+            if let Some(each) = ns.checked_div(runs) {
+                println!("    {name}: {each} ns in each of {runs} runs");
+            }
+        }
     }
     ground.agent.says("connect('b', '192.0.2.7', 81)", "ok");
     let within = median(&mut ground.agent, "S['b'].send(b'x' * 1000)");
