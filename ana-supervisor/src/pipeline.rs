@@ -18,6 +18,7 @@ use serde_json::json;
 
 use self::records::outcome;
 pub use self::records::unwritten;
+pub use crate::gate::chain;
 use crate::{
     approval::{Decided, Desk, Judged, Likeness},
     evidence::{Event, Recorded, Store, Writer},
@@ -398,18 +399,6 @@ async fn ended(held: &Held) {
 /// A clock that cannot be read is one that has run out.
 fn now() -> u64 {
     sys::boottime::now().unwrap_or(u64::MAX)
-}
-
-/// An error with its causes, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 fn time_text(time: jiff::Timestamp) -> String {

@@ -78,34 +78,8 @@ fn once(way: &str, to: SocketAddr, other: Option<SocketAddr>) -> Result<OwnedFd,
             )?;
             Ok(socket)
         }
-        "fastopen-connect" => {
-            let socket = stream(to)?;
-            let on: libc::c_int = 1;
-            let size = libc::socklen_t::try_from(size_of_val(&on)).expect("four bytes");
-            // SAFETY: the option's value is an int that lives until the call is over.
-            let set = unsafe {
-                libc::setsockopt(
-                    fd(&socket),
-                    libc::IPPROTO_TCP,
-                    libc::TCP_FASTOPEN_CONNECT,
-                    (&raw const on).cast(),
-                    size,
-                )
-            };
-            Errno::result(set)?;
-            connect(fd(&socket), &storage(to))?;
-            Ok(socket)
-        }
-        "mptcp" => {
-            let family = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-            // SAFETY: a plain system call; the descriptor is new and ours.
-            let number =
-                Errno::result(unsafe { libc::socket(family, libc::SOCK_STREAM, libc::IPPROTO_MPTCP) })?;
-            // SAFETY: as above.
-            let socket = unsafe { OwnedFd::from_raw_fd(number) };
-            connect(fd(&socket), &storage(to))?;
-            Ok(socket)
-        }
+        "fastopen-connect" => fast_open(to),
+        "mptcp" => multipath(to),
         "bound" => {
             let socket = stream(to)?;
             setsockopt(&socket, sockopt::ReuseAddr, &true)?;
@@ -137,6 +111,37 @@ fn once(way: &str, to: SocketAddr, other: Option<SocketAddr>) -> Result<OwnedFd,
             Ok(socket)
         }
     }
+}
+
+/// The first words travel with the SYN, which connect(2) puts off.
+fn fast_open(to: SocketAddr) -> Result<OwnedFd, Errno> {
+    let socket = stream(to)?;
+    let on: libc::c_int = 1;
+    let size = libc::socklen_t::try_from(size_of_val(&on)).expect("four bytes");
+    // SAFETY: the option's value is an int that lives until the call is over.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_FASTOPEN_CONNECT,
+            (&raw const on).cast(),
+            size,
+        )
+    };
+    Errno::result(set)?;
+    connect(socket.as_raw_fd(), &storage(to))?;
+    Ok(socket)
+}
+
+/// Several paths under one connection.
+fn multipath(to: SocketAddr) -> Result<OwnedFd, Errno> {
+    let family = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: a plain system call; the descriptor is new and ours.
+    let number = Errno::result(unsafe { libc::socket(family, libc::SOCK_STREAM, libc::IPPROTO_MPTCP) })?;
+    // SAFETY: as above.
+    let socket = unsafe { OwnedFd::from_raw_fd(number) };
+    connect(socket.as_raw_fd(), &storage(to))?;
+    Ok(socket)
 }
 
 /// connect(AF_UNSPEC): the socket is unconnected again.

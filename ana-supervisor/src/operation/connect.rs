@@ -79,7 +79,7 @@ pub struct Listener {
     pub program: Bytes,
     pub pid: i32,
     pub uid: u32,
-    /// What the socket is bound to, with the port: "127.0.0.1:5432", "[::]:22".
+    /// What the socket is bound to, with the port: "127.0.0.1:5432", "\[::\]:22".
     pub address: String,
 }
 

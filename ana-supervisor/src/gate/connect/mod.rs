@@ -3,8 +3,8 @@
 //! 1. eBPF programs on connect(2) rewrite what may be protected to the hold proxy, which the supervisor serves (`proxy.rs`),
 //!    and note where it wanted to go and who asked; the client sees an established connection and never blocks;
 //! 2. a worker without any right looks at the first bytes ([`worker`], [`peek`]): the name that the connection shows;
-//! 3. with that, and with the names that its address is known by ([`names`], [`dns`], [`resolve`]), the connection is judged
-//!    by others ([`Held`]), and goes on with a [`Ticket`]: root dials in the user's name, the worker moves the bytes.
+//! 3. with that, and with the names that its address is known by ([`names`], [`dns`], `resolve.rs`), the connection is judged
+//!    by others ([`Held`]), and goes on with a [`Ticket`](super::Ticket): root dials in the user's name, the worker moves the bytes.
 
 pub mod dial;
 pub mod dns;
@@ -57,13 +57,12 @@ pub use self::{
     refused::{INTERVAL as UNWRITTEN_INTERVAL, ToRecord, Unwritten},
     start::{Parts, Services, Stubs},
 };
-use super::exec::Common;
+use super::{chain, exec::Common};
 use crate::{
     kernel::{
         KernelError,
         network::{NetworkMaps, Refusal, RefusalReason},
     },
-    pipeline::chain,
     policy::{Action, By, Policy},
 };
 

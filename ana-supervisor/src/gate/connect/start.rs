@@ -34,12 +34,11 @@ use super::{
     worker::{Events, Worker},
 };
 use crate::{
-    gate::exec::Common,
+    gate::{chain, exec::Common},
     kernel::{
         SessionCgroup,
         network::{NetworkMaps, NetworkPrograms, Refusals},
     },
-    pipeline::chain,
     policy::{self, Action, Loopback, Policy},
     sys,
 };

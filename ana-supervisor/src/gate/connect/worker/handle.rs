@@ -18,7 +18,10 @@ use super::{
     wire::{self, Packet, Received, Receiver},
 };
 use crate::{
-    gate::connect::peek::{ALPN_MAX, LOOK_MAX, Shown},
+    gate::{
+        chain,
+        connect::peek::{ALPN_MAX, LOOK_MAX, Shown},
+    },
     sys,
 };
 
@@ -269,10 +272,4 @@ pub(super) fn become_worker(socket: OwnedFd) -> Result<(), WorkerError> {
         .map_err(doing("greet the supervisor"))?;
     confined?;
     serve::serve(socket).map_err(doing("serve"))
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |said, cause| format!("{said}: {cause}"))
 }
