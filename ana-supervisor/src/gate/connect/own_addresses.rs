@@ -114,9 +114,14 @@ fn present() -> io::Result<HashMap<IpAddr, Place>> {
             everybody.extend(broadcast(address, mask));
         }
     }
+    Ok(places(own, everybody))
+}
+
+/// An address of the host's own is that and nothing else: without a broadcast address, interfaces show their own as one.
+fn places(own: Vec<IpAddr>, everybody: Vec<Ipv4Addr>) -> HashMap<IpAddr, Place> {
     let own = own.into_iter().filter(|address| !address.is_loopback()).map(|address| (address, Place::Own));
     let everybody = everybody.into_iter().map(|address| (IpAddr::V4(address), Place::Broadcast));
-    Ok(own.chain(everybody).collect())
+    everybody.chain(own).collect()
 }
 
 /// The highest address of a network; of a single host, or of two, there is none.
@@ -155,6 +160,16 @@ fn leads6(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_hosts_own_address_is_nobodys_broadcast_address() {
+        let [own, all] = ["192.0.2.1", "192.0.2.255"].map(|address| address.parse::<Ipv4Addr>().unwrap());
+        let loopback = "127.0.0.1".parse().unwrap();
+        let places = places(vec![own.into(), loopback], vec![own, all]);
+        assert_eq!(places.len(), 2);
+        assert_eq!(places[&IpAddr::V4(own)], Place::Own);
+        assert_eq!(places[&IpAddr::V4(all)], Place::Broadcast);
+    }
 
     #[test]
     fn only_routes_to_others_are_routes() {
