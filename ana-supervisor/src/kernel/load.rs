@@ -15,7 +15,7 @@ use aya::{
 use nix::fcntl::Flock;
 
 use super::{
-    KernelError, Maps, Reports,
+    KernelError, Maps, Report, Reports,
     btf::{Btf, BtfError},
     pins,
 };
@@ -198,7 +198,7 @@ impl Kernel {
     /// # Errors
     /// Taken before, or the ring cannot be polled.
     pub fn take_reports(&mut self) -> Result<Reports, KernelError> {
-        Reports::new(self.ring.take().ok_or(KernelError::ReportsTaken)?)
+        Reports::new(self.ring.take().ok_or(KernelError::ReportsTaken)?, Report::decode)
     }
 
     fn attach_pinned(&mut self, session: &SessionCgroup<'_>, pins: &Path) -> Result<(), KernelError> {

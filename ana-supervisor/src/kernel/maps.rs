@@ -1,18 +1,17 @@
 //! What user space tells the programs while a session runs, and what they count.
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
-use ana_common::{Armed, Block, COUNTER_LOST, COUNTER_MISSES, Expected, FileKey, Place};
+use ana_common::{Armed, Block, Expected, FileKey, Place};
 use aya::{
     Ebpf, Pod,
-    maps::{HashMap, MapData, MapError, PerCpuArray},
+    maps::{HashMap, MapData, MapError},
 };
 
-use super::{KernelError, blocks::Numbers, load::take};
+use super::{Health, KernelError, blocks::Numbers, counters::Counters};
 use crate::sys;
 
 /// `BPF_NOEXIST`: an entry that is there already is an error.
@@ -34,35 +33,11 @@ struct Inner {
     harmless_groups: Table<u32, u8>,
     places: Table<Place, u8>,
     watched: Table<u32, u8>,
-    counters: PerCpuArray<MapData, u64>,
-    programs: Vec<OwnedFd>,
-}
-
-/// What the programs missed. Anything but zero means that something was not reported or not guarded as it should be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Health {
-    /// Reports that found the ring full (an exec that could not be reported was killed).
-    pub lost: u64,
-    /// Refusals and reports that did not go as they should: a signal that could not be sent, unreadable memory.
-    pub misses: u64,
-    /// Runs of a program that the kernel skipped: execs that were not guarded.
-    pub recursion_misses: u64,
-}
-
-impl Health {
-    /// Nothing was missed.
-    pub fn is_clean(&self) -> bool {
-        *self == Self::default()
-    }
+    counters: Counters,
 }
 
 impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
-        let mut programs = Vec::new();
-        for (_, program) in ebpf.programs() {
-            let fd = program.fd().map_err(|_not_loaded| KernelError::Missing("loaded program"))?;
-            programs.push(fd.as_fd().try_clone_to_owned().map_err(KernelError::Counters)?);
-        }
         Ok(Self(Arc::new(Inner {
             protected: Table::take(ebpf, "PROTECTED")?,
             holds: Table::take(ebpf, "HOLDS")?,
@@ -74,8 +49,7 @@ impl Maps {
             harmless_groups: Table::take(ebpf, "HARMLESS_GROUPS")?,
             places: Table::take(ebpf, "PLACES")?,
             watched: Table::take(ebpf, "WATCHED")?,
-            counters: take(ebpf, "COUNTERS")?,
-            programs,
+            counters: Counters::take(ebpf)?,
         })))
     }
 
@@ -209,16 +183,7 @@ impl Maps {
     /// # Errors
     /// The counters cannot be read.
     pub fn health(&self) -> Result<Health, KernelError> {
-        let counter = |which: u32| match self.0.counters.get(&which, 0) {
-            Ok(values) => Ok(values.iter().sum()),
-            Err(source) => Err(KernelError::Map { map: "COUNTERS", source }),
-        };
-        let mut recursion_misses = 0;
-        for program in &self.0.programs {
-            let counts = sys::bpf::program_counts(program.as_fd()).map_err(KernelError::Counters)?;
-            recursion_misses += counts.recursion_misses.unwrap_or(0);
-        }
-        Ok(Health { lost: counter(COUNTER_LOST)?, misses: counter(COUNTER_MISSES)?, recursion_misses })
+        self.0.counters.health()
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod blocks;
 pub mod btf;
+mod counters;
 pub mod features;
 pub mod identity;
 mod load;
@@ -13,15 +14,18 @@ mod maps;
 pub mod network;
 pub mod pins;
 mod reports;
+mod ring;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 
 pub use ana_common::{Armed, BLOCK_BYTES, Block, DEVICE_MKNOD, DEVICE_READ, DEVICE_WRITE, FileKey};
+pub use counters::Health;
 pub use load::{DeviceRule, Kernel, STANDARD_DEVICES, SessionCgroup};
-pub use maps::{Health, Maps};
+pub use maps::Maps;
 pub use reports::{KillReason, Report, Reports};
+pub use ring::Ring;
 
 /// Why the kernel half cannot do what it was asked for. Every one of these means: do not start, or deny.
 #[derive(Debug, thiserror::Error)]

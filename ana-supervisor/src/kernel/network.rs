@@ -141,7 +141,7 @@ impl NetworkPrograms {
     /// # Errors
     /// Taken before, or the ring cannot be polled.
     pub fn take_refusals(&mut self) -> Result<Refusals, KernelError> {
-        Refusals::new(self.ring.take().ok_or(KernelError::ReportsTaken)?)
+        Refusals::new(self.ring.take().ok_or(KernelError::ReportsTaken)?, Refusal::decode)
     }
 }
 

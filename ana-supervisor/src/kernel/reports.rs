@@ -1,15 +1,11 @@
 //! What the programs saw, in order.
 
+use super::{KernelError, ring::Ring};
 use ana_common::{
     FileKey, KILLED_HOLD_USED, KILLED_NOT_EXPECTED, KILLED_NOT_HELD, KILLED_OTHER_FILE, KILLED_PRIVILEGE,
     KILLED_UNMARKED, KILLED_UNREADABLE, KILLED_UNREPORTED, REPORT_EXEC_HELD, REPORT_EXIT, REPORT_KILLED,
     STILL_ALIVE,
 };
-use aya::maps::{MapData, RingBuf};
-use tokio::io::unix::AsyncFd;
-
-use super::KernelError;
-use crate::sys;
 
 /// Something that a program saw. Times are nanoseconds of CLOCK_BOOTTIME; a `tgid` is a pid of the initial namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +97,7 @@ impl KillReason {
 }
 
 impl Report {
-    fn decode(record: &[u8]) -> Result<Self, KernelError> {
+    pub(super) fn decode(record: &[u8]) -> Result<Self, KernelError> {
         let raw = ana_common::Report::decode(record).ok_or(KernelError::MalformedReport(record.len(), 0))?;
         let ana_common::Report { kind, tgid, cgroup, file, value, boot_ns } = raw;
         match kind {
@@ -119,40 +115,5 @@ impl Report {
     }
 }
 
-/// The reader of the reports: there is one.
-pub struct Reports {
-    ring: AsyncFd<RingBuf<MapData>>,
-}
-
-impl Reports {
-    pub(super) fn new(ring: RingBuf<MapData>) -> Result<Self, KernelError> {
-        sys::bpf::poll_ring(ring).map(|ring| Self { ring }).map_err(KernelError::Ring)
-    }
-
-    /// The next report; waits for it. Cancelling loses nothing.
-    ///
-    /// # Errors
-    /// The ring cannot be polled, or the record is not of this version (it is consumed).
-    pub async fn next(&mut self) -> Result<Report, KernelError> {
-        loop {
-            if let Some(report) = self.try_next()? {
-                return Ok(report);
-            }
-            let mut ready = self.ring.readable_mut().await.map_err(KernelError::Ring)?;
-            // Looked at once more before the readiness is cleared: a record that came in between would not wake us.
-            let record = ready.get_inner_mut().next().map(|record| Report::decode(&record));
-            match record {
-                Some(report) => return report,
-                None => ready.clear_ready(),
-            }
-        }
-    }
-
-    /// The next report if there is one. `None` means drained: everything that happened before the call was told.
-    ///
-    /// # Errors
-    /// The record is not of this version (it is consumed).
-    pub fn try_next(&mut self) -> Result<Option<Report>, KernelError> {
-        self.ring.get_mut().next().map(|record| Report::decode(&record)).transpose()
-    }
-}
+/// The reader of the reports.
+pub type Reports = Ring<Report>;

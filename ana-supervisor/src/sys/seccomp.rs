@@ -103,15 +103,18 @@ impl Filter {
     /// Binds the calling thread, and everything it will start, to the filter for ever. Needs CAP_SYS_ADMIN, since
     /// no_new_privs is not set (`sudo` must work in a session).
     pub fn install(&self) -> io::Result<()> {
-        let mut program = self.program()?;
-        let length = u16::try_from(program.len()).map_err(io::Error::other)?;
-        let argument = sock_fprog { len: length, filter: program.as_mut_ptr() };
-        // SAFETY: the kernel copies `length` instructions from a vector that lives across the call.
-        let done = unsafe {
-            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const argument)
-        };
-        check(done).map(drop)
+        install(self.program()?, 0).map(drop)
     }
+}
+
+/// seccomp(2), SECCOMP_SET_MODE_FILTER, with these flags.
+fn install(mut program: Vec<sock_filter>, flags: libc::c_ulong) -> io::Result<i64> {
+    let length = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let argument = sock_fprog { len: length, filter: program.as_mut_ptr() };
+    // SAFETY: the kernel copies `length` instructions from a vector that lives across the call.
+    check(unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const argument)
+    })
 }
 
 impl Table {

@@ -2,21 +2,19 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use ana_common::{
-    COUNTER_LOST, COUNTER_MISSES,
-    network::{Endpoint, LOCAL_BROADCAST, LOCAL_OWN, Network, Origin, PeerKey, SetPort, Socket, words},
+use ana_common::network::{
+    Endpoint, LOCAL_BROADCAST, LOCAL_OWN, Network, Origin, PeerKey, SetPort, Socket, words,
 };
 use aya::{
     Ebpf, Pod,
-    maps::{Array, LpmTrie, MapData, MapError, PerCpuArray, SkStorage, lpm_trie::Key},
+    maps::{Array, LpmTrie, MapData, MapError, SkStorage, lpm_trie::Key},
 };
 
-use super::super::{Health, KernelError, load::take, maps::Table};
-use crate::sys;
+use super::super::{Health, KernelError, counters::Counters, load::take, maps::Table};
 
 /// The maps of one session's connect gate. Cloneable; every method may be called from any thread.
 #[derive(Clone)]
@@ -32,17 +30,11 @@ struct Inner {
     origins: Table<PeerKey, Origin>,
     udp_origins: Table<PeerKey, Origin>,
     sockets: SkStorage<MapData, Socket>,
-    counters: PerCpuArray<MapData, u64>,
-    programs: Vec<OwnedFd>,
+    counters: Counters,
 }
 
 impl NetworkMaps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
-        let mut programs = Vec::new();
-        for (_, program) in ebpf.programs() {
-            let fd = program.fd().map_err(|_not_loaded| KernelError::Missing("loaded program"))?;
-            programs.push(fd.as_fd().try_clone_to_owned().map_err(KernelError::Counters)?);
-        }
         Ok(Self(Arc::new(Inner {
             network: Mutex::new(take(ebpf, "NETWORK")?),
             ports: Table::take(ebpf, "PORTS")?,
@@ -53,8 +45,7 @@ impl NetworkMaps {
             origins: Table::take(ebpf, "ORIGINS")?,
             udp_origins: Table::take(ebpf, "UDP_ORIGINS")?,
             sockets: take(ebpf, "SOCKETS")?,
-            counters: take(ebpf, "COUNTERS")?,
-            programs,
+            counters: Counters::take(ebpf)?,
         })))
     }
 
@@ -159,16 +150,7 @@ impl NetworkMaps {
     /// # Errors
     /// The counters cannot be read.
     pub fn health(&self) -> Result<Health, KernelError> {
-        let counter = |which: u32| match self.0.counters.get(&which, 0) {
-            Ok(values) => Ok(values.iter().sum()),
-            Err(source) => Err(KernelError::Map { map: "COUNTERS", source }),
-        };
-        let mut recursion_misses = 0;
-        for program in &self.0.programs {
-            let counts = sys::bpf::program_counts(program.as_fd()).map_err(KernelError::Counters)?;
-            recursion_misses += counts.recursion_misses.unwrap_or(0);
-        }
-        Ok(Health { lost: counter(COUNTER_LOST)?, misses: counter(COUNTER_MISSES)?, recursion_misses })
+        self.0.counters.health()
     }
 }
 

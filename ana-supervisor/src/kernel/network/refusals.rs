@@ -7,11 +7,8 @@ use ana_common::network::{
     REFUSED_PROTOCOL, REFUSED_PROXY, REFUSED_QUIC, REFUSED_UDP_DEFAULT, REFUSED_UDP_LOCAL,
     REFUSED_UDP_PROTECTED, Refused,
 };
-use aya::maps::{MapData, RingBuf};
-use tokio::io::unix::AsyncFd;
 
-use super::super::{FileKey, KernelError};
-use crate::sys;
+use super::super::{FileKey, KernelError, ring::Ring};
 
 /// Something that was refused in the kernel: nobody was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +99,7 @@ impl RefusalReason {
 }
 
 impl Refusal {
-    fn decode(record: &[u8]) -> Result<Self, KernelError> {
+    pub(super) fn decode(record: &[u8]) -> Result<Self, KernelError> {
         let raw = Refused::decode(record).ok_or(KernelError::MalformedReport(record.len(), 0))?;
         let Refused { destination, protocol, why, tgid, started, exe, boot_ns } = raw;
         let none = destination == ana_common::network::Endpoint::default();
@@ -118,40 +115,5 @@ impl Refusal {
     }
 }
 
-/// The reader of the refusals: there is one.
-pub struct Refusals {
-    ring: AsyncFd<RingBuf<MapData>>,
-}
-
-impl Refusals {
-    pub(super) fn new(ring: RingBuf<MapData>) -> Result<Self, KernelError> {
-        sys::bpf::poll_ring(ring).map(|ring| Self { ring }).map_err(KernelError::Ring)
-    }
-
-    /// The next refusal; waits for it. Cancelling loses nothing.
-    ///
-    /// # Errors
-    /// The ring cannot be polled, or the record is not of this version (it is consumed).
-    pub async fn next(&mut self) -> Result<Refusal, KernelError> {
-        loop {
-            if let Some(refusal) = self.try_next()? {
-                return Ok(refusal);
-            }
-            let mut ready = self.ring.readable_mut().await.map_err(KernelError::Ring)?;
-            // Looked at once more before the readiness is cleared: a record that came in between would not wake us.
-            let record = ready.get_inner_mut().next().map(|record| Refusal::decode(&record));
-            match record {
-                Some(refusal) => return refusal,
-                None => ready.clear_ready(),
-            }
-        }
-    }
-
-    /// The next refusal if there is one. `None` means drained.
-    ///
-    /// # Errors
-    /// The record is not of this version (it is consumed).
-    pub fn try_next(&mut self) -> Result<Option<Refusal>, KernelError> {
-        self.ring.get_mut().next().map(|record| Refusal::decode(&record)).transpose()
-    }
-}
+/// The reader of the refusals.
+pub type Refusals = Ring<Refusal>;

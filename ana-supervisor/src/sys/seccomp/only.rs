@@ -2,13 +2,12 @@
 
 use std::io;
 
-use libc::{sock_filter, sock_fprog};
+use libc::sock_filter;
 
 use super::{
     ARCHITECTURE, AUDIT_ARCH_X86_64, FIRST_ARGUMENT, IF_ANY_BIT, IF_AT_LEAST, IF_EQUAL, LOAD, NUMBER, RETURN,
-    X32, errno, number, step, unless,
+    X32, errno, install, number, step, unless,
 };
-use crate::sys::check;
 
 /// The calls that a process may make; every other one fails with EPERM, and those of other architectures with ENOSYS.
 #[derive(Clone, Debug)]
@@ -59,20 +58,8 @@ impl Only {
     /// # Errors
     /// What seccomp(2) says; ESRCH: a thread has another filter already.
     pub fn install(&self) -> io::Result<()> {
-        let mut program = self.program()?;
-        let length = u16::try_from(program.len()).map_err(io::Error::other)?;
-        let argument = sock_fprog { len: length, filter: program.as_mut_ptr() };
-        // SAFETY: the kernel copies `length` instructions from a vector that lives across the call.
-        let done = unsafe {
-            libc::syscall(
-                libc::SYS_seccomp,
-                libc::SECCOMP_SET_MODE_FILTER,
-                libc::SECCOMP_FILTER_FLAG_TSYNC,
-                &raw const argument,
-            )
-        };
         // A positive number is the thread that could not be bound.
-        match check(done)? {
+        match install(self.program()?, libc::SECCOMP_FILTER_FLAG_TSYNC)? {
             0 => Ok(()),
             _thread => Err(io::Error::from_raw_os_error(libc::ESRCH)),
         }
