@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{SupervisorError, door::Door, setup::Prepared};
 use crate::{
-    gate::connect::{ConnectGate, Parts, Services},
+    gate::connect::{ConnectGate, Services},
     kernel::{
         self,
         network::{NetworkMaps, NetworkPrograms},
@@ -61,9 +61,9 @@ impl Connections {
         let level = prepared.cgroup.level();
         let session = kernel::SessionCgroup { fd: folder.as_fd(), id, level };
         let pipeline = Arc::clone(&prepared.pipeline);
-        let parts = Parts { policy: Arc::clone(&pipeline.policy), common: Arc::clone(&pipeline.gate.common) };
+        let (policy, common) = (Arc::clone(&pipeline.policy), Arc::clone(&pipeline.gate.common));
         let maps = programs.maps();
-        let services = ConnectGate::raise(parts, programs, &session, &door.remains().pins).await?;
+        let services = ConnectGate::raise(policy, common, programs, &session, &door.remains().pins).await?;
         Self::serve(services, maps, pipeline, prepared.fatal_sender.clone()).await
     }
 

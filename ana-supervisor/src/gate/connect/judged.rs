@@ -147,7 +147,7 @@ impl ConnectGate {
         };
         let to_proxy = shown.absolute || shown.protocol == Protocol::Connect;
         let exe = self.common.judged.listed(held.origin());
-        let called = self.called(direct.ip());
+        let called = self.protected_names(direct.ip());
         let mut first = Asked { local, listener: listener.flatten(), exe, ..Asked::bare(direct, called) };
         first.other_name = self.known().names.other_name(direct.ip()).map(str::to_owned);
         if !to_proxy && !held.is_inner() {
@@ -172,7 +172,7 @@ impl ConnectGate {
         let port = shown.target_port.unwrap_or(if shown.absolute { 80 } else { held.tunnel_port() });
         let host = shown.address.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
         let names = match shown.address {
-            Some(address) => self.called(address),
+            Some(address) => self.protected_names(address),
             None => Called::default(),
         };
         let target =

@@ -55,7 +55,7 @@ pub use self::{
     listener::Listener,
     proxy::{Arrived, Flow, Held, Passed},
     refused::{INTERVAL as UNWRITTEN_INTERVAL, ToRecord, Unwritten},
-    start::{Parts, Services, Stubs},
+    start::Services,
 };
 use super::{chain, exec::Common};
 use crate::{
@@ -185,7 +185,7 @@ impl ConnectGate {
 
     fn why_not_ask(&self, server: SocketAddr) -> Option<By> {
         let server = SocketAddr::new(canonical(server.ip()), server.port());
-        let asked = Asked::bare(server, self.called(server.ip()));
+        let asked = Asked::bare(server, self.protected_names(server.ip()));
         let verdict = asked.judge(&self.policy);
         let may = verdict.verdict.action == Action::Allow
             || verdict.by == By::Default && self.is_hosts_server(server);
@@ -206,10 +206,6 @@ impl ConnectGate {
 
     /// The protected names of an address.
     pub fn protected_names(&self, address: IpAddr) -> Called {
-        self.called(address)
-    }
-
-    fn called(&self, address: IpAddr) -> Called {
         self.known().names.protected_names(address, Instant::now())
     }
 

@@ -38,6 +38,8 @@ impl Ports {
 pub(super) struct Protection {
     policy: Arc<Policy>,
     maps: NetworkMaps,
+    /// What the policy protects by address, each with its ports.
+    prefixes: Vec<(Cidr, Ports)>,
     /// The numbers that the kernel knows sets of ports by.
     sets: HashMap<Ports, u32>,
     /// On which ports each address of a protected name is.
@@ -50,9 +52,10 @@ impl Protection {
     /// # Errors
     /// A map is full: there is more to protect than the kernel can be told.
     pub(super) fn start(policy: Arc<Policy>, maps: NetworkMaps) -> Result<Self, KernelError> {
-        let mut protection = Self { policy, maps, sets: HashMap::new(), addresses: HashMap::new() };
-        let prefixes: Vec<Cidr> = protection.prefixes().map(|(cidr, _)| cidr).collect();
-        for cidr in prefixes {
+        let prefixes = prefixes(&policy);
+        let cidrs: Vec<Cidr> = prefixes.iter().map(|(cidr, _)| *cidr).collect();
+        let mut protection = Self { policy, maps, prefixes, sets: HashMap::new(), addresses: HashMap::new() };
+        for cidr in cidrs {
             // The longest prefix is the one that the kernel finds: it has what the shorter ones have, too.
             let ports = protection.ports_of_prefix(cidr);
             let set = protection.set(&ports)?;
@@ -93,7 +96,7 @@ impl Protection {
             return Ok(());
         }
         let host = Cidr::host(address);
-        let listed = self.prefixes().any(|(cidr, _)| cidr == host);
+        let listed = self.prefixes.iter().any(|(cidr, _)| *cidr == host);
         match listed {
             // The policy names it by itself.
             true => {
@@ -105,20 +108,12 @@ impl Protection {
         }
     }
 
-    /// What the policy protects by address, each with its ports.
-    fn prefixes(&self) -> impl Iterator<Item = (Cidr, Ports)> {
-        let rules = self.policy.connect_rules().iter();
-        let listed = rules.flat_map(|rule| rule.cidrs().map(|cidr| (cidr, Ports::of(rule.ports()))));
-        let encrypted_dns = self.policy.network().is_some_and(|network| !network.encrypted_dns);
-        let resolvers = crate::policy::resolver_addresses().filter(move |_| encrypted_dns);
-        listed.chain(resolvers.map(|cidr| (cidr, Ports::of(&[443, 853]))))
-    }
-
     fn ports_of_prefix(&self, inner: Cidr) -> Ports {
         let covering = self
-            .prefixes()
+            .prefixes
+            .iter()
             .filter(|(cidr, _)| cidr.prefix() <= inner.prefix() && cidr.contains(inner.address()));
-        covering.map(|(_, ports)| ports).fold(Ports::default(), Ports::join)
+        covering.map(|(_, ports)| ports.clone()).fold(Ports::default(), Ports::join)
     }
 
     fn set(&mut self, ports: &Ports) -> Result<u32, KernelError> {
@@ -133,6 +128,14 @@ impl Protection {
         self.sets.insert(ports.clone(), number);
         Ok(number)
     }
+}
+
+fn prefixes(policy: &Policy) -> Vec<(Cidr, Ports)> {
+    let rules = policy.connect_rules().iter();
+    let listed = rules.flat_map(|rule| rule.cidrs().map(|cidr| (cidr, Ports::of(rule.ports()))));
+    let encrypted_dns = policy.network().is_some_and(|network| !network.encrypted_dns);
+    let resolvers = crate::policy::resolver_addresses().filter(|_| encrypted_dns);
+    listed.chain(resolvers.map(|cidr| (cidr, Ports::of(&[443, 853])))).collect()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr},
     os::fd::AsFd,
     sync::{Arc, Mutex, atomic::AtomicU64},
     time::{Duration, Instant},
@@ -49,7 +49,7 @@ const PORTS: usize = 16;
 const FIRST_LOOK: Duration = Duration::from_secs(3);
 
 /// Where the session's connections and its DNS end: one port on the loopback device.
-pub struct Stubs {
+struct Stubs {
     listeners: Vec<TcpListener>,
     dns: Vec<UdpSocket>,
     port: u16,
@@ -60,7 +60,7 @@ impl Stubs {
     ///
     /// # Errors
     /// No port is free on both.
-    pub async fn bind() -> Result<Self, ConnectError> {
+    async fn bind() -> Result<Self, ConnectError> {
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
         for _ in 0..PORTS {
             match Self::try_bind().await {
@@ -96,12 +96,6 @@ impl Stubs {
     }
 }
 
-/// What the gate is made of.
-pub struct Parts {
-    pub policy: Arc<Policy>,
-    pub common: Arc<Common>,
-}
-
 /// What the gate tells the session.
 pub struct Services {
     pub gate: Arc<ConnectGate>,
@@ -118,12 +112,12 @@ impl ConnectGate {
     /// # Errors
     /// It cannot be put up: the session must not start.
     pub async fn raise(
-        parts: Parts,
+        policy: Arc<Policy>,
+        common: Arc<Common>,
         mut programs: NetworkPrograms,
         session: &SessionCgroup<'_>,
         pins: &std::path::Path,
     ) -> Result<Services, ConnectError> {
-        let Parts { policy, common } = parts;
         let stubs = Stubs::bind().await?;
         let maps = programs.maps();
         let mut own = OwnAddresses::watch().map_err(doing("follow the host's addresses"))?;
@@ -292,13 +286,5 @@ impl ConnectGate {
             }
         }
         unknown
-    }
-}
-
-/// For people.
-impl std::fmt::Debug for Stubs {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        f.debug_tuple("Stubs").field(&at).finish()
     }
 }
