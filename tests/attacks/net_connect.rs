@@ -14,7 +14,7 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
-use ana_tests::attempt::{argument, say, tell};
+use ana_tests::attempt::{destinations, say, tell};
 use nix::{
     errno::Errno,
     sys::{
@@ -30,12 +30,7 @@ use nix::{
 const ROUNDS: u32 = 90;
 
 fn main() {
-    let text = |index| argument(index).to_string_lossy().into_owned();
-    let (way, address, port) = (text(1), text(2), text(3));
-    let address: IpAddr = address.parse().expect("an address");
-    let to = SocketAddr::new(address, port.parse().expect("a port"));
-    let other =
-        std::env::args().nth(4).map(|other| SocketAddr::new(other.parse().expect("an address"), to.port()));
+    let (way, to, other) = destinations();
     match way.as_str() {
         "swap" => swap(to, other.expect("another address")),
         "reuse" => reuse(to, other.expect("another address")),

@@ -9,11 +9,11 @@
 
 use std::{
     io::{IoSlice, IoSliceMut},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
-use ana_tests::attempt::{argument, tell};
+use ana_tests::attempt::{destinations, tell};
 use nix::{
     errno::Errno,
     sys::{
@@ -26,12 +26,7 @@ use nix::{
 };
 
 fn main() {
-    let text = |index| argument(index).to_string_lossy().into_owned();
-    let (way, address, port) = (text(1), text(2), text(3));
-    let address: IpAddr = address.parse().expect("an address");
-    let to = SocketAddr::new(address, port.parse().expect("a port"));
-    let other =
-        std::env::args().nth(4).map(|other| SocketAddr::new(other.parse().expect("an address"), to.port()));
+    let (way, to, other) = destinations();
     tell(&way, attack(&way, to, other));
 }
 

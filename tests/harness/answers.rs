@@ -82,6 +82,16 @@ impl Ground {
         all.remove(0)
     }
 
+    /// The one question for so many operations that are alike, waited for.
+    #[track_caller]
+    pub fn question_for(&self, count: usize) -> Question {
+        wait::until("one question for all", || {
+            let mut all = self.pending(1);
+            assert!(all.len() <= 1, "they are alike: {all:#?}");
+            all.pop().filter(|question| question.count == count)
+        })
+    }
+
     /// The question of this session; panics with what the session said if it ends or none comes.
     #[track_caller]
     pub fn question_of(&self, session: &mut crate::Session) -> Question {
@@ -224,5 +234,18 @@ impl Answering<'_> {
 impl Drop for Answering<'_> {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Another order in every run; the seed is told, for whoever has to repeat it.
+pub fn shuffle(questions: &mut [Question]) {
+    let mut state = u64::from(std::process::id()) | 1;
+    println!("seed {state}");
+    for last in (1..questions.len()).rev() {
+        // Marsaglia's xorshift64.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        questions.swap(last, usize::try_from(state % (last as u64 + 1)).expect("an index"));
     }
 }

@@ -1,6 +1,10 @@
 //! What attack programs say: one line for each thing they tried, `attempt NAME: ok` or `attempt NAME: EPERM`.
 
-use std::{collections::BTreeMap, io::Write};
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    net::{IpAddr, SocketAddr},
+};
 
 use nix::errno::Errno;
 
@@ -53,6 +57,15 @@ pub fn assert_none_granted(stdout: &str, names: &[&str]) {
         let word = told.get(*name).unwrap_or_else(|| panic!("attempt {name} was not made:\n{stdout}"));
         assert_ne!(word, "ok", "attempt {name} was granted:\n{stdout}");
     }
+}
+
+/// What an attack on the network is told: its way, `ADDRESS PORT`, and perhaps another address, with the same port.
+pub fn destinations() -> (String, SocketAddr, Option<SocketAddr>) {
+    let text = |index| argument(index).to_string_lossy().into_owned();
+    let address = |text: &str| text.parse::<IpAddr>().unwrap_or_else(|e| panic!("{text}: {e}"));
+    let to = SocketAddr::new(address(&text(2)), text(3).parse().unwrap_or_else(|e| panic!("a port: {e}")));
+    let other = std::env::args().nth(4).map(|other| SocketAddr::new(address(&other), to.port()));
+    (text(1), to, other)
 }
 
 /// The attack program's argument number `index`, counted from 1.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ana_tests::{
     Ground, Net, Session,
-    answers::Question,
+    answers::shuffle,
     machine::{machine, path_str, which},
     net::{API, INNOCENT},
     skip::skipped,
@@ -129,19 +129,6 @@ fn quick(session: &mut Session, word: &str) -> f64 {
     line.parse().unwrap_or_else(|e| panic!("{e}: {told}"))
 }
 
-/// Another order in every run; the seed is told, for whoever has to repeat it.
-fn shuffle(questions: &mut [Question]) {
-    let mut state = u64::from(std::process::id()) | 1;
-    println!("seed {state}");
-    for last in (1..questions.len()).rev() {
-        // Marsaglia's xorshift64.
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        questions.swap(last, usize::try_from(state % (last as u64 + 1)).expect("an index"));
-    }
-}
-
 /// Whoever hangs up is not asked about any longer.
 #[test]
 fn a_question_ends_with_its_connection() {
@@ -166,17 +153,10 @@ fn alike_they_are_one_question() {
     let curl = "curl -sS -4 -o /dev/null -w '%{http_code}\\n' http://api.protected.test/alike";
     let script = format!("for i in 1 2 3; do {curl} & done; wait");
     let session = net.start(&ground, &["bash", "-c", &script]);
-    let asked = |count| {
-        wait::until("one question for all", || {
-            let mut all = ground.pending(1);
-            assert!(all.len() <= 1, "they are alike: {all:#?}");
-            all.pop().filter(|question| question.count == count)
-        })
-    };
-    let first = asked(3);
+    let first = ground.question_for(3);
     net.assert_untouched(API);
     ground.approve(&first.id);
-    let second = asked(2);
+    let second = ground.question_for(2);
     ground.deny(&second.id, "one was enough");
     let told = session.finish().assert_code(0).stdout();
     assert_eq!((told.matches("200").count(), told.matches("403").count()), (1, 2), "{told}");

@@ -2,7 +2,12 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use ana_tests::{Ground, answers::Question, machine::path_str, wait};
+use ana_tests::{
+    Ground,
+    answers::{Question, shuffle},
+    machine::path_str,
+    wait,
+};
 
 const MANY: usize = 500;
 /// So many are answered one by one, each with a look at what ran.
@@ -71,17 +76,4 @@ fn five_hundred_are_answered_in_any_order() {
     assert_eq!(ground.markers().len(), approved);
     ground.assert_every_run_was_decided();
     ground.verify();
-}
-
-/// Another order in every run; the seed is told, for whoever has to repeat it.
-fn shuffle(questions: &mut [Question]) {
-    let mut state = u64::from(std::process::id()) | 1;
-    println!("seed {state}");
-    for last in (1..questions.len()).rev() {
-        // Marsaglia's xorshift64.
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        questions.swap(last, usize::try_from(state % (last as u64 + 1)).expect("an index"));
-    }
 }

@@ -10,19 +10,12 @@ fn alike_they_are_one_question() {
     let ground = Ground::new("alike");
     let script = format!("for i in 1 2 3; do {} now & done; wait", ground.deploy().display());
     let session = ground.start(&["sh", "-c", &script]);
-    let asked = |count| {
-        wait::until("one question for all", || {
-            let mut all = ground.pending(1);
-            assert!(all.len() <= 1, "they are alike: {all:#?}");
-            all.pop().filter(|question| question.count == count)
-        })
-    };
-    let first = asked(3);
+    let first = ground.question_for(3);
     let shown = ground.ana(&["pending"]).output().expect("ana").stdout;
     let shown = String::from_utf8(shown).expect("text");
     assert!(shown.contains("COUNT") && shown.contains("  3  "), "{shown}");
     ground.approve(&first.id);
-    let second = asked(2);
+    let second = ground.question_for(2);
     assert_ne!(second.id, first.id);
     wait::until("one runs", || (ground.markers().len() == 1).then_some(()));
     ground.deny(&second.id, "one was enough");
