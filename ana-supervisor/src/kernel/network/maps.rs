@@ -120,7 +120,7 @@ impl NetworkMaps {
     }
 
     /// Where the accepted connection wanted to go, by the peer that accept(2) shows and the network namespace of the listener
-    /// ([`sys::bpf::netns_cookie`]). Once: the entry is gone then. `None`: nobody was redirected from there, or the
+    /// ([`crate::sys::bpf::netns_cookie`]). Once: the entry is gone then. `None`: nobody was redirected from there, or the
     /// client's socket is closed by now.
     ///
     /// # Errors
