@@ -26,8 +26,11 @@ pub(crate) struct Args {
 }
 
 /// Where they are, and the programs' names in ana-ebpf.
-const FOLDER: &str = "ana-supervisor/src/kernel/object";
-const OBJECTS: [(&str, &str); 2] = [("ana.bpf.o", "ana-ebpf"), ("connect.bpf.o", "connect")];
+const OBJECTS: [(&str, &str); 3] = [
+    ("ana-supervisor/src/kernel/object/ana.bpf.o", "ana-ebpf"),
+    ("ana-supervisor/src/kernel/object/connect.bpf.o", "connect"),
+    ("tests/bench/connect/object/sockmap.bpf.o", "sockmap"),
+];
 const PIN: &str = "ana-supervisor/src/kernel/object/toolchain.toml";
 
 /// What stands beside the objects.
@@ -35,12 +38,12 @@ const PIN: &str = "ana-supervisor/src/kernel/object/toolchain.toml";
 #[serde(deny_unknown_fields)]
 struct Pin {
     command: String,
-    /// Object -> SHA-256.
+    /// Object, by its path in the project -> SHA-256.
     objects: BTreeMap<String, String>,
     toolchain: Versions,
 }
 
-/// Objects by their names.
+/// Objects by their paths.
 type Objects = BTreeMap<String, Vec<u8>>;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -67,8 +70,8 @@ fn build_and_write(root: &Path, kind: Option<Kind>) -> Result<()> {
     let objects = build(root, &toolchain, &root.join("target/bpf"))?;
     let pin = Pin { objects: hashes(&objects), command: toolchain.command(), toolchain: toolchain.versions };
     for (name, object) in &objects {
-        fs::write(root.join(FOLDER).join(name), object).with_context(|| format!("cannot write {name}"))?;
-        println!("bpf: {FOLDER}/{name}: {} bytes, SHA-256 {}", object.len(), sha256(object));
+        fs::write(root.join(name), object).with_context(|| format!("cannot write {name}"))?;
+        println!("bpf: {name}: {} bytes, SHA-256 {}", object.len(), sha256(object));
     }
     let text = format!(
         "# Written by `cargo xtask bpf`; `cargo xtask bpf --check` builds with exactly this and compares.\n{}",
@@ -81,7 +84,7 @@ fn check(root: &Path) -> Result<()> {
     let pin = read_pin(root)?;
     let committed = hashes(&committed(root)?);
     if committed != pin.objects {
-        bail!("{FOLDER} does not hold the objects that {PIN} is about: run `cargo xtask bpf`");
+        bail!("the committed objects are not those that {PIN} is about: run `cargo xtask bpf`");
     }
     let toolchain = match pinned_toolchain(root, &pin) {
         Ok(toolchain) => toolchain,
@@ -103,7 +106,7 @@ fn check(root: &Path) -> Result<()> {
                 "{name} is not what its sources give (committed {there}, rebuilt {here}): run `cargo xtask bpf` and commit"
             );
         }
-        println!("bpf: {FOLDER}/{name} is what its sources give (SHA-256 {here})");
+        println!("bpf: {name} is what its sources give (SHA-256 {here})");
     }
     println!("bpf: {} checked, 0 skipped", rebuilt.len());
     Ok(())
@@ -111,8 +114,8 @@ fn check(root: &Path) -> Result<()> {
 
 fn committed(root: &Path) -> Result<Objects> {
     let read = |(name, _): (&str, &str)| {
-        let object = fs::read(root.join(FOLDER).join(name));
-        Ok((name.to_owned(), object.with_context(|| format!("cannot read {FOLDER}/{name}"))?))
+        let object = fs::read(root.join(name)).with_context(|| format!("cannot read {name}"))?;
+        Ok((name.to_owned(), object))
     };
     OBJECTS.into_iter().map(read).collect()
 }

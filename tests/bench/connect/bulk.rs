@@ -1,16 +1,24 @@
 //! Throughput, and which process is what limits it.
 
-use std::fs;
+use std::{
+    fs,
+    net::SocketAddr,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
 
-use ana_tests::bench::{self, Compared, Worker};
+use ana_tests::bench::{self, Worker};
 
 use crate::{
     keepers::Keepers,
-    world::{INSPECTED_BULK, LOCAL_BULK, World},
+    world::{INSPECTED_BULK, LOCAL_BULK, MAPPED_BULK, MAPPED_LOCAL_BULK, World},
 };
 
 const BYTES: usize = 1 << 30;
 const ROUNDS: usize = 8;
+const NAME: &str = "www.innocent.test";
+/// A server that has sent nothing more for so long cannot.
+const STILL: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy)]
 pub(crate) enum Place {
@@ -18,9 +26,30 @@ pub(crate) enum Place {
     Veth,
 }
 
+impl Place {
+    /// The server, and who joins a connection to it by a sockmap.
+    fn addresses(self) -> [SocketAddr; 2] {
+        match self {
+            Self::Loopback => [LOCAL_BULK, MAPPED_LOCAL_BULK],
+            Self::Veth => [INSPECTED_BULK, MAPPED_BULK],
+        }
+    }
+
+    fn sent(self, world: &World) -> &AtomicU64 {
+        match self {
+            Self::Loopback => &world.sent_locally,
+            Self::Veth => &world.sent,
+        }
+    }
+}
+
+/// In MiB/s.
 pub(crate) struct Bulk {
-    /// MiB/s.
-    pub(crate) speed: Compared,
+    pub(crate) direct: Vec<f64>,
+    /// Through ana's proxy.
+    pub(crate) spliced: Vec<f64>,
+    /// Through a sockmap in its place.
+    pub(crate) mapped: Vec<f64>,
     /// For people.
     pub(crate) limit: String,
 }
@@ -36,17 +65,19 @@ struct Times {
 }
 
 pub(crate) fn measure(world: &World, place: Place) -> Bulk {
-    let to = match place {
-        Place::Loopback => LOCAL_BULK,
-        Place::Veth => INSPECTED_BULK,
-    };
+    let [to, mapped] = place.addresses();
     let [mut bare, mut session] = [world.bare(), world.session()];
-    session.numbers(&format!("bulk 4096 {to} www.innocent.test"));
+    session.numbers(&format!("bulk 4096 {to} {NAME}"));
     let keepers = Keepers::of(world);
-    let (mut direct, mut through) = (Vec::new(), Vec::new());
+    let mut all = [const { Vec::new() }; 3];
     for round in 0..=ROUNDS {
-        for (worker, into) in [(&mut bare, &mut direct), (&mut session, &mut through)] {
-            let times = one(worker, &keepers, &format!("bulk {BYTES} {to} www.innocent.test"));
+        for (way, into) in all.iter_mut().enumerate() {
+            let (worker, to) = match way {
+                0 => (&mut bare, to),
+                1 => (&mut session, to),
+                _ => (&mut bare, mapped),
+            };
+            let times = one(worker, &keepers, &format!("bulk {BYTES} {to} {NAME}"));
             if round > 0 {
                 into.push(times);
             }
@@ -54,9 +85,35 @@ pub(crate) fn measure(world: &World, place: Place) -> Bulk {
     }
     bare.end();
     session.end();
-    let speed = |all: &[Times]| all.iter().map(|t| (BYTES >> 20) as f64 / t.whole).collect();
-    let limit = format!("{}; direct: {}", limit(&through), limit(&direct));
-    Bulk { speed: (speed(&direct), speed(&through)), limit }
+    let [direct, spliced, mapped] = all;
+    let limit = format!("{}; direct: {}; by a sockmap: {}", limit(&spliced), limit(&direct), limit(&mapped));
+    let speed = |all: Vec<Times>| all.iter().map(|t| (BYTES >> 20) as f64 / t.whole).collect();
+    Bulk { direct: speed(direct), spliced: speed(spliced), mapped: speed(mapped), limit }
+}
+
+/// How much a server can send to a client that does not read: all of it lies in somebody's memory.
+pub(crate) fn unread(world: &World, place: Place) -> String {
+    let [to, mapped] = place.addresses();
+    let sent = place.sent(world);
+    let lies = |mut worker: Worker, to: SocketAddr| {
+        worker.ask(&format!("unread {BYTES} {to} {NAME}"));
+        let mut last = (sent.load(Ordering::Relaxed), Instant::now());
+        while last.1.elapsed() < STILL {
+            std::thread::sleep(STILL / 50);
+            let now = sent.load(Ordering::Relaxed);
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+        }
+        worker.end();
+        last.0 >> 20
+    };
+    let [direct, spliced, mapped] =
+        [lies(world.bare(), to), lies(world.session(), to), lies(world.bare(), mapped)];
+    format!(
+        "{direct} MiB are sent directly, {spliced} MiB through ana, {mapped} MiB by a sockmap (of {})",
+        BYTES >> 20
+    )
 }
 
 fn one(worker: &mut Worker, keepers: &Keepers, line: &str) -> Times {

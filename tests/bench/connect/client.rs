@@ -35,6 +35,15 @@ pub(crate) fn serve() {
             let times = bulk(number(bytes), address(to), &record::hello(name)).expect("all bytes");
             println!("{}", times.map(|time| time.to_string()).join(" "));
         }
+        // Asks for so many bytes and does not read them.
+        ["unread", bytes, to, name] => {
+            let mut stream = TcpStream::connect(address(to)).expect("a connection");
+            stream.write_all(&record::hello(name)).expect("it is taken");
+            stream.read_exact(&mut [0]).expect("the server answers");
+            stream.write_all(&(number(bytes) as u64).to_le_bytes()).expect("it is taken");
+            held.push(stream);
+            println!("asked");
+        }
         ["rate", rate, seconds, to, name] => {
             println!("{}", sustained(number(rate), number(seconds), address(to), &record::hello(name)));
         }

@@ -17,6 +17,7 @@ mod keepers;
 mod rate;
 mod record;
 mod servers;
+mod sockmap;
 mod world;
 
 use ana_tests::bench::{Compared, Row, in_turns, print, time};
@@ -116,13 +117,15 @@ fn request_rows(rows: &mut Vec<Row>, notes: &mut Vec<String>, world: &World) {
 }
 
 fn bulk_rows(rows: &mut Vec<Row>, notes: &mut Vec<String>, world: &World) {
-    for (what, place) in [
-        ("1 GiB, server on the loopback device", bulk::Place::Loopback),
-        ("1 GiB, server behind a veth", bulk::Place::Veth),
+    for (place, [spliced, mapped]) in [
+        (bulk::Place::Loopback, ["1 GiB, server on the loopback device", "… by a sockmap, without ana"]),
+        (bulk::Place::Veth, ["1 GiB, server behind a veth", "… by a sockmap, without ana (veth)"]),
     ] {
         let found = bulk::measure(world, place);
-        rows.push(Row::throughput(what, &found.speed, "≥ 0.80", 0.80));
-        notes.push(format!("{what}: {}", found.limit));
+        rows.push(Row::throughput(spliced, &(found.direct.clone(), found.spliced), "≥ 0.80", 0.80));
+        rows.push(Row::throughput(mapped, &(found.direct, found.mapped), "–", 0.0));
+        notes.push(format!("{spliced}: {}", found.limit));
+        notes.push(format!("{spliced}, the client not reading: {}", bulk::unread(world, place)));
     }
 }
 

@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
     thread,
@@ -53,9 +54,10 @@ impl Servers {
     }
 
     /// After the first record come so many bytes as a second one, in which a number is, asks for; and then the time that
-    /// this thread has worked for it.
-    pub(crate) fn bulk(at: SocketAddr) {
-        let block = Arc::new(vec![0x5a; BLOCK]);
+    /// this thread has worked for it. Gives how many were sent on the last connection.
+    pub(crate) fn bulk(at: SocketAddr) -> Arc<AtomicU64> {
+        let (block, all) = (Arc::new(vec![0x5a; BLOCK]), Arc::new(AtomicU64::new(0)));
+        let sent = Arc::clone(&all);
         serve(at, move |mut stream| {
             let mut buffer = vec![0; 4096];
             record::read(&mut stream, &mut buffer, 0)?;
@@ -64,13 +66,15 @@ impl Servers {
             io::Read::read_exact(&mut stream, &mut length)?;
             let mut left = usize::try_from(u64::from_le_bytes(length)).expect("a length");
             let before = own_time();
+            sent.store(0, Ordering::Relaxed);
             while left > 0 {
-                let now = left.min(BLOCK);
-                stream.write_all(&block[..now])?;
+                let now = stream.write(&block[..left.min(BLOCK)])?;
+                sent.fetch_add(now as u64, Ordering::Relaxed);
                 left -= now;
             }
             stream.write_all(&(own_time() - before).to_le_bytes())
         });
+        all
     }
 }
 

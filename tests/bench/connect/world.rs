@@ -1,6 +1,9 @@
 //! Where it is measured: a session's network namespace and the hosts', two grounds, and servers that answer at once.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use ana_tests::{
     Ground, Net,
@@ -8,7 +11,10 @@ use ana_tests::{
     net::{API, INNOCENT, NAMELESS, both},
 };
 
-use crate::servers::{Servers, Told};
+use crate::{
+    servers::{Servers, Told},
+    sockmap,
+};
 
 /// Nothing inspects this one.
 pub(crate) const UNLISTED: SocketAddr = at(NAMELESS.0, 7000);
@@ -20,6 +26,9 @@ pub(crate) const INSPECTED_OFTEN: [SocketAddr; 2] = [at(INNOCENT.0, 8443), at(IN
 pub(crate) const INSPECTED_BULK: SocketAddr = at(NAMELESS.0, 443);
 /// Outside of the session, on its own loopback device.
 pub(crate) const LOCAL_BULK: SocketAddr = at(Ipv4Addr::new(127, 0, 0, 9), 9000);
+/// Join whoever comes with the two above by a sockmap.
+pub(crate) const MAPPED_BULK: SocketAddr = at(Ipv4Addr::new(127, 0, 0, 9), 9001);
+pub(crate) const MAPPED_LOCAL_BULK: SocketAddr = at(Ipv4Addr::new(127, 0, 0, 9), 9002);
 /// Is asked about.
 pub(crate) const PROTECTED: SocketAddr = at(API.0, 443);
 /// So many connections wait at once.
@@ -36,6 +45,9 @@ pub(crate) struct World {
     net: Net,
     probe: String,
     pub(crate) told: Told,
+    /// How much each of the two servers that send as much as they are asked for has sent on its last connection.
+    pub(crate) sent: Arc<AtomicU64>,
+    pub(crate) sent_locally: Arc<AtomicU64>,
 }
 
 impl World {
@@ -55,20 +67,21 @@ impl World {
             ));
         }
         let probe = ground.install("bench-connect", "probe");
-        let told = net.at_hosts(|| {
+        let (told, sent) = net.at_hosts(|| {
             Servers::closing(UNLISTED);
             Servers::answering(INSPECTED);
             INSPECTED_OFTEN.into_iter().for_each(Servers::answering);
-            Servers::bulk(INSPECTED_BULK);
-            Servers::telling(PROTECTED)
+            (Servers::telling(PROTECTED), Servers::bulk(INSPECTED_BULK))
         });
-        net.at_client(|| {
-            Servers::bulk(LOCAL_BULK);
+        let sent_locally = net.at_client(|| {
             // Of a smaller range ten thousand closed connections use most, and to look for a free port takes milliseconds.
             std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535")
                 .expect("of this namespace only");
+            sockmap::relay(&[(MAPPED_BULK, INSPECTED_BULK), (MAPPED_LOCAL_BULK, LOCAL_BULK)]);
+            Servers::bulk(LOCAL_BULK)
         });
-        Self { ground, idle, net, probe: probe.to_str().expect("text").to_owned(), told }
+        let probe = probe.to_str().expect("text").to_owned();
+        Self { ground, idle, net, probe, told, sent, sent_locally }
     }
 
     fn command(&self) -> [&str; 2] {
