@@ -76,7 +76,7 @@ async fn forward(gate: &Arc<ConnectGate>, server: SocketAddr, question: &[u8]) -
 /// # Errors
 /// The server cannot be reached, or says nothing that is an answer.
 pub async fn ask_tcp(server: SocketAddr, uid: u32, question: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = dial::tcp(server, uid).await?;
+    let mut stream = TcpStream::from_std(dial::tcp(server, uid).await?)?;
     write(&mut stream, question).await?;
     read(&mut stream).await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
@@ -85,8 +85,13 @@ pub async fn ask_tcp(server: SocketAddr, uid: u32, question: &[u8]) -> io::Resul
 ///
 /// # Errors
 /// Either side fails.
-pub async fn relay(gate: Arc<ConnectGate>, client: TcpStream, server: SocketAddr) -> io::Result<()> {
-    let upstream = dial::tcp(server, gate.uid()).await?;
+pub async fn relay(
+    gate: Arc<ConnectGate>,
+    client: std::net::TcpStream,
+    server: SocketAddr,
+) -> io::Result<()> {
+    let client = TcpStream::from_std(client)?;
+    let upstream = TcpStream::from_std(dial::tcp(server, gate.uid()).await?)?;
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = upstream.into_split();
     let questions = async {

@@ -3,11 +3,17 @@
 //! `Arrived` → (the worker looks) → `Held` → (ticket, or nothing protects it) → `Flow` → how much was moved. Dropping any of
 //! them resets the connection.
 
-use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::Arc,
+    time::Duration,
+};
 
 use ana_common::network::{ORIGIN_DNS, Origin};
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::Interest,
     sync::{OwnedSemaphorePermit, mpsc},
 };
 
@@ -16,7 +22,7 @@ use super::{
     peek::{Name, Protocol, Shown},
     worker::{FromWorker, Refusal as Manner},
 };
-use crate::{gate::Ticket, kernel::network::RefusalReason};
+use crate::{gate::Ticket, kernel::network::RefusalReason, sys};
 
 /// A client that has said nothing by then is decided by its address alone. What it says later is looked at once more.
 const SILENCE: Duration = Duration::from_millis(150);
@@ -70,8 +76,12 @@ pub(super) async fn accept(
     listener: TcpListener,
     arrived: impl Fn(Arrived),
 ) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    // Only the listener is watched: what is accepted goes to the worker at once.
+    let ready = sys::readiness::watch(listener.try_clone()?.into(), Interest::READABLE)?;
     loop {
-        let (stream, peer) = match listener.accept().await {
+        let accepted = ready.async_io(Interest::READABLE, |_| listener.accept()).await;
+        let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             // Too many descriptors: those that wait stay in the queue, and descriptors come back.
             Err(error) if error.raw_os_error().is_some_and(passes) => {
@@ -80,6 +90,7 @@ pub(super) async fn accept(
             }
             Err(error) => return Err(error),
         };
+        stream.set_nonblocking(true)?;
         match gate.maps.take_origin(peer, gate.namespace) {
             Ok(Some(origin)) => {
                 if let Err(error) = gate.take_in(stream, peer, origin, &arrived).await {
@@ -87,10 +98,10 @@ pub(super) async fn accept(
                 }
             }
             // Nobody of the session: it has no business here.
-            Ok(None) => reset(stream),
+            Ok(None) => drop(reset(&stream)),
             Err(error) => {
                 tracing::warn!(%error, "where a connection goes is not known");
-                reset(stream);
+                drop(reset(&stream));
             }
         }
     }
@@ -102,9 +113,10 @@ fn passes(errno: i32) -> bool {
         .contains(&errno)
 }
 
-fn reset(stream: TcpStream) {
-    // Without it the end would be an orderly one.
-    stream.set_zero_linger().ok();
+/// Makes its end a reset. Without it the end would be an orderly one.
+fn reset(stream: &TcpStream) -> io::Result<()> {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    Ok(setsockopt(stream, sockopt::Linger, &linger)?)
 }
 
 impl ConnectGate {
@@ -117,7 +129,7 @@ impl ConnectGate {
     ) -> io::Result<()> {
         let destination = origin.destination.socket_address();
         if origin.flags & ORIGIN_DNS != 0 && self.may_ask(destination) {
-            let Some(permit) = self.limits.relay() else { return self.too_many(stream, &origin) };
+            let Some(permit) = self.limits.relay() else { return self.too_many(&stream, &origin) };
             let gate = Arc::clone(self);
             tokio::spawn(async move {
                 if let Err(error) = dns::relay(gate, stream, destination).await {
@@ -127,8 +139,7 @@ impl ConnectGate {
             });
             return Ok(());
         }
-        let Some(permit) = self.limits.connection() else { return self.too_many(stream, &origin) };
-        let client = OwnedFd::from(stream.into_std()?);
+        let Some(permit) = self.limits.connection() else { return self.too_many(&stream, &origin) };
         let id = self.number();
         let (teller, events) = mpsc::unbounded_channel();
         self.waiting().insert(id, teller);
@@ -136,14 +147,14 @@ impl ConnectGate {
         let connection = Connection { gate, id, origin, peer, events, over: false, permit };
         let inspected = |network: &crate::policy::Network| network.inspect.contains(&destination.port());
         let silence = if self.policy.network().is_some_and(inspected) { SILENCE_INSPECTED } else { SILENCE };
-        self.worker.peek(id, client, silence).await?;
+        self.worker.peek(id, stream.into(), silence).await?;
         arrived(Arrived(connection));
         Ok(())
     }
 
     /// As many connections wait as a session may have.
-    fn too_many(&self, stream: TcpStream, origin: &Origin) -> io::Result<()> {
-        stream.set_zero_linger()?;
+    fn too_many(&self, stream: &TcpStream, origin: &Origin) -> io::Result<()> {
+        reset(stream)?;
         self.refuse(origin, TCP, RefusalReason::Full);
         Ok(())
     }
@@ -264,9 +275,8 @@ impl Held {
             gate.worker.go_on(id).await.map_err(lost)?;
         } else {
             let destination = connection.origin.destination.socket_address();
-            let stream = dial::tcp(destination, gate.uid()).await.map_err(ConnectError::Dial)?;
-            let upstream = OwnedFd::from(stream.into_std().map_err(doing("take the socket"))?);
-            gate.worker.join(id, upstream, later).await.map_err(lost)?;
+            let upstream = dial::tcp(destination, gate.uid()).await.map_err(ConnectError::Dial)?;
+            gate.worker.join(id, upstream.into(), later).await.map_err(lost)?;
         }
         connection.permit = None;
         Ok(Flow(connection, Tail { tunnel }))

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{Ipv4Addr, Ipv6Addr, TcpListener},
     os::fd::AsFd,
     sync::{Arc, Mutex, atomic::AtomicU64},
     time::{Duration, Instant},
@@ -12,14 +12,13 @@ use ana_common::network::{
     NETWORK_CAPTURE_ALL, NETWORK_DNS, NETWORK_DOT_REFUSED, NETWORK_LOOPBACK_ANY, NETWORK_NO_ROUTE4,
     NETWORK_NO_ROUTE6, NETWORK_QUIC_ALLOWED, Network,
 };
-use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
-    net::{TcpListener, UdpSocket},
+    net::UdpSocket,
     sync::{mpsc, oneshot, watch},
 };
 
 use super::{
-    Arrived, ConnectError, ConnectGate, Known, dns, doing,
+    Arrived, ConnectError, ConnectGate, Known, dial, dns, doing,
     grants::Grants,
     limits::Limits,
     names::Names,
@@ -72,18 +71,17 @@ impl Stubs {
     }
 
     async fn try_bind() -> io::Result<Self> {
-        let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        // An urgent byte is one of the stream like any other, from the first one on.
-        setsockopt(&v4, sockopt::OobInline, &true)?;
+        let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        dial::fit(&v4)?;
         let port = v4.local_addr()?.port();
         let mut stubs = Self {
             listeners: vec![v4],
             dns: vec![UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).await?],
             port,
         };
-        match TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await {
+        match TcpListener::bind((Ipv6Addr::LOCALHOST, port)) {
             Ok(v6) => {
-                setsockopt(&v6, sockopt::OobInline, &true)?;
+                dial::fit(&v6)?;
                 stubs.listeners.push(v6);
                 stubs.dns.push(UdpSocket::bind((Ipv6Addr::LOCALHOST, port)).await?);
             }

@@ -7,7 +7,6 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{FcntlArg, OFlag, fcntl},
     sys::{
         epoll::{Epoll, EpollEvent, EpollFlags},
         socket::{setsockopt, sockopt},
@@ -71,17 +70,13 @@ impl Socket {
         Self { fd, token: token(id, side), armed: None, ended: false, broken: false }
     }
 
-    /// Makes it fit for copying.
-    fn prepare(&self) -> Result<(), Errno> {
-        never_block(&self.fd)?;
-        // What the one side sent must not wait for more of it; and urgent data is a byte like any other.
-        setsockopt(&self.fd, sockopt::TcpNoDelay, &true)?;
-        setsockopt(&self.fd, sockopt::OobInline, &true).or(Ok(()))
-    }
-
-    /// Has epoll report this, too, once for each change; what is the case now is reported at once.
+    /// Has epoll report this, too, once for each change. What is the case already is reported if this is new; else whoever
+    /// calls has just been told EAGAIN, behind which a change follows.
     pub(super) fn arm(&mut self, epoll: &Epoll, wanted: EpollFlags) -> Result<(), Errno> {
         let flags = wanted | self.armed.unwrap_or(EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET);
+        if self.armed == Some(flags) {
+            return Ok(());
+        }
         let mut event = EpollEvent::new(flags, self.token);
         match self.armed {
             None => epoll.add(&self.fd, event)?,
@@ -94,13 +89,6 @@ impl Socket {
     fn note(&mut self, flags: EpollFlags) {
         self.ended |= flags.intersects(EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP);
         self.broken |= flags.contains(EpollFlags::EPOLLERR);
-    }
-
-    /// Another process may hold a copy for a moment longer: epoll must not report it any more.
-    fn leave(&self, epoll: &Epoll) {
-        if self.armed.is_some() {
-            epoll.delete(&self.fd).ok();
-        }
     }
 
     /// The next close(2) resets it.
@@ -140,27 +128,23 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Takes a client over, and looks at it for the first time.
-    pub(super) fn new(id: u64, client: OwnedFd, grace: Duration, context: &mut Context) -> (Self, Fate) {
+    /// Takes a client over.
+    pub(super) fn new(id: u64, client: OwnedFd, grace: Duration, now: Instant) -> Self {
         let client = Socket::new(client, id, Side::Client);
-        let look = Look::new(Some(context.now + grace));
-        let mut connection = Self { id, client, state: State::Peeking(look), alarm: None };
-        if connection.client.prepare().is_err() {
-            let fate = connection.gone(context);
-            return (connection, fate);
-        }
-        let fate = connection.peek(context);
+        Self { id, client, state: State::Peeking(Look::new(Some(now + grace))), alarm: None }
+    }
+
+    /// Has epoll report its client, after the first look: what there is to say about that is said by now, and the supervisor
+    /// is at work on it.
+    pub(super) fn watch(&mut self, context: &mut Context) -> Fate {
         // While it is held, only its end is of interest.
-        let wanted = match connection.state {
+        let wanted = match self.state {
             State::Peeking(_) => EpollFlags::EPOLLIN,
             State::Held { .. } | State::Joined(_) | State::Refused(_) => EpollFlags::empty(),
         };
-        match fate {
-            Fate::Keep if connection.client.arm(context.epoll, wanted).is_err() => {
-                let fate = connection.gone(context);
-                (connection, fate)
-            }
-            Fate::Keep | Fate::Again | Fate::Reset | Fate::Close => (connection, fate),
+        match self.client.arm(context.epoll, wanted) {
+            Ok(()) => Fate::Keep,
+            Err(_broken) => self.gone(context),
         }
     }
 
@@ -243,17 +227,15 @@ impl Connection {
         let State::Held { first, .. } = self.state else { return Fate::Keep };
         let upstream = Socket::new(upstream, self.id, Side::Upstream);
         let mut joined = Box::new(Joined::new(self.id, upstream, tunnel.then_some(first), context.now));
+        // What the client has said goes on before anything else is seen to: the server can be at work.
+        let fate = joined.begin(&mut self.client, context);
         let armed = joined
             .upstream
-            .prepare()
-            .and_then(|()| joined.upstream.arm(context.epoll, EpollFlags::EPOLLIN))
-            // What the client has said already is reported again: that starts the copying.
+            .arm(context.epoll, EpollFlags::EPOLLIN)
             .and_then(|()| self.client.arm(context.epoll, EpollFlags::EPOLLIN));
         self.state = State::Joined(joined);
-        match armed {
-            Ok(()) => Fate::Keep,
-            Err(_broken) => self.joined(Fate::Reset, context),
-        }
+        let fate = if armed.is_ok() { fate } else { Fate::Reset };
+        self.joined(fate, context)
     }
 
     /// The server's socket was lost on its way.
@@ -309,14 +291,14 @@ impl Connection {
     fn end_of_join(&mut self, context: &mut Context) {
         self.say_done(context);
         if let State::Joined(joined) = &mut self.state {
-            joined.upstream.leave(context.epoll);
             joined.upstream.reset();
             joined.let_go(context.pipes);
         }
     }
 
-    /// Closes what it has.
-    pub(super) fn end(self, reset: bool, epoll: &Epoll, pipes: &mut Pipes) {
+    /// Closes what it has. Where the supervisor has not closed its copy yet, epoll may report a socket once more, under a
+    /// number that is nobody's then.
+    pub(super) fn end(self, reset: bool, pipes: &mut Pipes) {
         let Self { client, state, .. } = self;
         let upstream = match state {
             State::Joined(mut joined) => {
@@ -325,17 +307,8 @@ impl Connection {
             }
             State::Peeking(_) | State::Held { .. } | State::Refused(_) => None,
         };
-        for socket in [Some(client), upstream].into_iter().flatten() {
-            socket.leave(epoll);
-            if reset {
-                socket.reset();
-            }
+        if reset {
+            [Some(client), upstream].iter().flatten().for_each(Socket::reset);
         }
     }
-}
-
-/// Makes every call on it return at once, whoever made it.
-pub(super) fn never_block(fd: &OwnedFd) -> Result<(), Errno> {
-    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
-    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop)
 }

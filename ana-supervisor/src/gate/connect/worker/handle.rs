@@ -120,7 +120,8 @@ impl Worker {
         Ok((Self { socket }, events))
     }
 
-    /// Hands over a client's socket; keep no copy of it. `Peeked` or `Gone` follows; a client that is silent for `grace`
+    /// Hands over a client's socket, which does not block and was accepted from a listener that is fit (`dial::fit`); keep no
+    /// copy of it. `Peeked` or `Gone` follows; a client that is silent for `grace`
     /// is shown as such.
     ///
     /// # Errors
@@ -130,7 +131,7 @@ impl Worker {
         self.send(&ToWorker::Peek { id, grace_ms }, &[], &[client.as_fd()]).await
     }
 
-    /// Hands over the server's socket; keep no copy of it. `Done` follows at the end. With `tunnel` (the client was silent,
+    /// Hands over the server's socket, as it was dialled; keep no copy of it. `Done` follows at the end. With `tunnel` (the client was silent,
     /// or asked a proxy: CONNECT, or an absolute request) no more than what was looked at passes, and everything of the
     /// server; the client's next bytes are looked at: another `Peeked` (see the module).
     ///

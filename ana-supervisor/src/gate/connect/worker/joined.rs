@@ -97,6 +97,11 @@ impl Joined {
         self.turn(client, up, down, context)
     }
 
+    /// Moves what the client has said before the join.
+    pub(super) fn begin(&mut self, client: &mut Socket, context: &mut Context) -> Fate {
+        self.turn(client, true, false, context)
+    }
+
     /// Does what can be done now.
     pub(super) fn go_on(&mut self, client: &mut Socket, context: &mut Context) -> Fate {
         self.turn(client, true, true, context)

@@ -15,7 +15,7 @@ use nix::{
 
 use super::{
     FromWorker, ToWorker,
-    connection::{Connection, Context, Fate, ID_MAX, Side, never_block, token},
+    connection::{Connection, Context, Fate, ID_MAX, Side, token},
     copy::Pipes,
     wire::{Packet, Received, Receiver},
 };
@@ -68,7 +68,6 @@ impl Tools {
 
 impl Server {
     fn new(control: OwnedFd) -> io::Result<Self> {
-        never_block(&control)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&control, EpollEvent::new(EpollFlags::EPOLLIN, CONTROL))?;
         let tools = Tools {
@@ -174,7 +173,7 @@ impl Server {
             }
             Fate::Reset | Fate::Close => {
                 if let Some(connection) = self.connections.remove(&id) {
-                    connection.end(fate == Fate::Reset, &self.tools.epoll, &mut self.tools.pipes);
+                    connection.end(fate == Fate::Reset, &mut self.tools.pipes);
                 }
             }
         }
@@ -242,9 +241,9 @@ impl Server {
             return self.tell();
         };
         let grace = Duration::from_millis(grace_ms.into());
-        let (connection, fate) = Connection::new(id, client, grace, &mut self.tools.context());
-        self.connections.insert(id, connection);
-        self.settle(id, fate)
+        self.connections.insert(id, Connection::new(id, client, grace, self.tools.now));
+        self.with(id, |connection, context| connection.go_on(context))?;
+        self.with(id, |connection, context| connection.watch(context))
     }
 
     /// Sends what there is to say.

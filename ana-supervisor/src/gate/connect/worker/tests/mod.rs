@@ -21,7 +21,10 @@ use tokio::{
 };
 
 use super::{Events, FromWorker, Worker};
-use crate::gate::connect::peek::{Shown, tests::captured};
+use crate::gate::connect::{
+    dial,
+    peek::{Shown, tests::captured},
+};
 
 /// Longer than any test: a client that has to speak.
 const LONG: Duration = Duration::from_secs(60);
@@ -31,8 +34,10 @@ const HELLO: &[u8] = captured!("curl");
 /// A connection over loopback: the far end for the test, the near one for the worker.
 fn connection() -> (TcpStream, OwnedFd) {
     let listener = StdListener::bind("127.0.0.1:0").unwrap();
+    dial::fit(&listener).unwrap();
     let far = StdStream::connect(listener.local_addr().unwrap()).unwrap();
     let (near, _) = listener.accept().unwrap();
+    near.set_nonblocking(true).unwrap();
     far.set_nonblocking(true).unwrap();
     far.set_nodelay(true).unwrap();
     (TcpStream::from_std(far).unwrap(), near.into())
