@@ -39,6 +39,8 @@ pub const DEVICES_MAX: u32 = 256;
 pub const SESSIONS_MAX: u32 = 64;
 /// Bytes of the report ring: room for about 4,000 reports.
 pub const RING_BYTES: u32 = 256 * 1024;
+/// /proc counts a process's start in clock ticks of 1/100 s (proc_pid_stat(5), field 22); the kernel in nanoseconds.
+pub const NANOSECONDS_A_TICK: u64 = 10_000_000;
 
 /// The identity of a file as the kernel has it: `inode.i_ino` and `super_block.s_dev`. The latter is not always what
 /// stat(2) calls the device: overlayfs and btrfs show another number there.

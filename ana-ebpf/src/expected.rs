@@ -3,7 +3,7 @@
 
 use core::hint::black_box;
 
-use ana_common::{BLOCK_BYTES, FileKey};
+use ana_common::{BLOCK_BYTES, FileKey, NANOSECONDS_A_TICK};
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
 
 use crate::{
@@ -14,9 +14,6 @@ use crate::{
     },
     maps::{BLOCKS, EXPECTED, SCRATCH, ZEROES},
 };
-
-/// /proc counts a process's start in 1/100 s.
-const NANOSECONDS_A_TICK: u64 = 10_000_000;
 
 /// How an exec compares with what was let through.
 pub enum Comparison {

@@ -1,7 +1,7 @@
 //! Who asks: the current process, as far as a record needs it. Read by bpf_probe_read_kernel: what cannot be read is zero, and
 //! decides nothing here.
 
-use ana_common::FileKey;
+use ana_common::{FileKey, NANOSECONDS_A_TICK};
 use aya_ebpf::{
     Global,
     cty::c_void,
@@ -29,9 +29,6 @@ offsets! {
     OFFSET_SOCK_SK_REUSEPORT_CB,
     OFFSET_SOCK_REUSEPORT_PROG,
 }
-
-/// /proc counts a process's start in 1/100 s.
-const NANOSECONDS_A_TICK: u64 = 10_000_000;
 
 /// The current process.
 #[derive(Clone, Copy)]
