@@ -6,13 +6,17 @@ use ana_tests::{
     Ground, Session,
     attempt::{assert_all, assert_none_granted, attempts},
     machine::machine,
-    wait,
+    processes, wait,
 };
 
 #[test]
 fn kill_without_ana() {
     let ground = Ground::bare("kill");
     let victim = Session::of(ground.without_ana(&["sleep", "600"]).stdin(Stdio::null()));
+    // What leads into it is root's.
+    wait::until("the victim sleeps", || {
+        (processes::name(victim.pid()).as_deref() == Some("sleep")).then_some(())
+    });
     let finished = ground.run_without_ana(&ground.attack("kill", &["victim", &victim.pid().to_string()]));
     assert_all(&finished.stdout(), &["victim-seize", "victim-mem", "victim-stop", "victim-kill"], "ok");
     victim.finish().assert_code(137);
