@@ -9,6 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ana_supervisor::{
+    api::{
+        client::{Client, ClientError},
+        wire::{Reply, Request},
+    },
+    approval::authenticator::Options,
+    cli::answer::sign,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -140,6 +148,16 @@ impl Ground {
         assert!(output.status.success(), "ana deny: {}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// A person is shown the question, and thinks about it.
+    #[track_caller]
+    pub fn show(&self, question: &Question) -> Shown<'_> {
+        let socket = self.state().join("run").join(format!("{}.sock", question.session));
+        let mut client = Client::connect(&socket).expect("the session answers");
+        let reply = client.ask(&Request::Show { id: question.id.clone() }).expect("it is shown");
+        let Reply::Question { options, .. } = reply else { panic!("not a question: {reply:?}") };
+        Shown { ground: self, client, options }
+    }
+
     /// Nothing is asked right now.
     #[track_caller]
     pub fn assert_nothing_pending(&self) {
@@ -207,6 +225,32 @@ impl Ground {
             let finished = session.finish_within(limit);
             (finished, answering.end())
         })
+    }
+}
+
+/// A question before somebody's eyes.
+pub struct Shown<'a> {
+    ground: &'a Ground,
+    client: Client,
+    options: Box<Options>,
+}
+
+impl Shown<'_> {
+    /// Signs it with bob's key.
+    #[track_caller]
+    pub fn approve(&mut self) {
+        let done = self.try_approve();
+        assert!(matches!(done, Ok(Reply::Done)), "{done:?}");
+    }
+
+    /// # Errors
+    /// It is over, and why.
+    #[track_caller]
+    pub fn try_approve(&mut self) -> Result<Reply, ClientError> {
+        let key = self.ground.key();
+        let assertion = sign(&self.options, Some(&key), None).expect("bob's key signs");
+        let id = self.options.operation.id.clone();
+        self.client.ask(&Request::Sign { id, assertion })
     }
 }
 

@@ -1,9 +1,9 @@
 //! One answer for more than one connection: `for` grants a time, of which every use is written down; `grace` keeps an answer
 //! for who hung up while it was being given, once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ana_tests::{Ground, Net, Session, net::API, wait};
+use ana_tests::{Ground, Net, Session, answers::Question, net::API, wait};
 
 /// Fetches from the protected host whenever it is told to; tells how that ended.
 const ASKER: &str = "while read -r url; do curl -sS -o /dev/null -w \"$url %{http_code} %{num_connects}\\n\" $url \
@@ -136,6 +136,111 @@ fn an_answer_on_its_way_is_kept() {
     println!("{approvals} approvals, {connected} connections, {kept} by a ticket");
     assert!(connected <= approvals, "{connected} connections with {approvals} approvals");
     ground.verify();
+}
+
+/// Fetches as it is told: `get URL` to the end, `hold URL` until it is told `drop`.
+const HOLDER: &str = "fetch() { curl -sS -4 -o /dev/null -w '%{http_code}' \"$1\"; }; \
+     while read -r what url; do case $what in \
+     get) echo \"got $(fetch $url)\";; hold) fetch $url & ;; drop) pkill -KILL -P $! ; wait; echo dropped;; esac; done";
+
+fn holder(ground: &Ground, net: &Net) -> Session {
+    net.launch(ground, &["bash", "-c", HOLDER]).start_listening()
+}
+
+/// The client hangs up.
+#[track_caller]
+fn hang_up(session: &mut Session) {
+    let before = session.stdout().matches("dropped").count();
+    session.say("drop");
+    wait::until("it has hung up", || (session.stdout().matches("dropped").count() > before).then_some(()));
+}
+
+/// The client hangs up, and the supervisor knows it: a later one has come, was asked about, has hung up, and is forgotten.
+#[track_caller]
+fn hang_up_for_all_to_know(ground: &Ground, session: &mut Session) {
+    hang_up(session);
+    let is_later = |question: &Question| question.connect()["name"] == "api.protected2.test";
+    let later = |ground: &Ground| ground.pending(0).iter().any(is_later);
+    session.say("hold http://api.protected2.test/later");
+    wait::until("the later one is asked about", || later(ground).then_some(()));
+    hang_up(session);
+    wait::until("the later one is forgotten", || (!later(ground)).then_some(()));
+}
+
+const GRACE_URL: &str = "http://api.protected.test/grace";
+
+/// Whoever hangs up while a person looks at the question comes back for the approval: once, unasked, and with a record.
+#[test]
+fn an_approval_after_the_hang_up_is_for_one_more_try() {
+    let (ground, net) = (Ground::new("grace-once"), Net::new("grace-once"));
+    ground.connecting(&rule("grace = \"60s\""));
+    let mut session = holder(&ground, &net);
+    session.say(&format!("hold {GRACE_URL}"));
+    let question = net.held(&ground, &mut session, 1, API).remove(0);
+    let mut shown = ground.show(&question);
+    hang_up_for_all_to_know(&ground, &mut session);
+    shown.approve();
+    let unused = wait::until("what became of the approval", || ground.records_of("outcome").pop());
+    assert_eq!(unused.payload["detail"]["outcome"], "the client had hung up", "{}", unused.payload);
+    net.assert_untouched(API);
+    session.say(&format!("get {GRACE_URL}"));
+    session.until_stdout("got 200");
+    assert_eq!(net.arrivals_at(API).len(), 1);
+    let approved: Vec<_> = ground.connections().into_iter().filter(|record| record.approves()).collect();
+    assert_eq!(approved.len(), 2, "{approved:#?}");
+    // It is used up.
+    session.say(&format!("get {GRACE_URL}"));
+    let again = ground.question_of(&mut session);
+    assert_ne!(again.id, question.id);
+    ground.deny(&again.id, "once was enough");
+    session.until_stdout("got 403");
+    session.hush();
+    session.finish();
+    assert_eq!(net.arrivals_at(API).len(), 1);
+    ground.verify();
+}
+
+/// Too late, and for another URL: both ask. And who is shown a question whose client has gone may not answer it for ever.
+#[test]
+fn grace_ends() {
+    const GRACE: Duration = Duration::from_secs(6);
+    let (ground, net) = (Ground::new("grace-ends"), Net::new("grace-ends"));
+    ground.connecting(&rule(&format!("grace = \"{}s\"", GRACE.as_secs())));
+    let mut session = holder(&ground, &net);
+    session.say(&format!("hold {GRACE_URL}"));
+    let question = net.held(&ground, &mut session, 1, API).remove(0);
+    let mut shown = ground.show(&question);
+    hang_up_for_all_to_know(&ground, &mut session);
+    shown.approve();
+    wait::until("the approval is kept", || ground.records_of("outcome").pop());
+    let kept = Instant::now();
+    session.say(&format!("get {GRACE_URL}-of-another"));
+    let other = ground.question_of(&mut session);
+    ground.deny(&other.id, "another one");
+    session.until_stdout("got 403");
+    wait::until("the time is over", || (kept.elapsed() > GRACE).then_some(()));
+    session.say(&format!("hold {GRACE_URL}"));
+    let again = net.held(&ground, &mut session, 1, API).remove(0);
+    let mut shown = ground.show(&again);
+    hang_up(&mut session);
+    wait::until("the question is withdrawn", || ground.pending(0).is_empty().then_some(()));
+    let late = shown.try_approve();
+    assert!(late.is_err(), "{late:?}");
+    session.hush();
+    session.finish();
+    net.assert_untouched(API);
+    ground.verify();
+}
+
+#[test]
+fn the_holder_without_ana() {
+    let (ground, net) = (Ground::bare("grace-bare"), Net::new("grace-bare"));
+    let mut session =
+        Session::of(net.without_ana(&ground, &["bash", "-c", HOLDER]).stdin(std::process::Stdio::piped()));
+    session.say(&format!("get {GRACE_URL}"));
+    session.until_stdout("got 200");
+    session.hush();
+    session.finish();
 }
 
 #[test]
