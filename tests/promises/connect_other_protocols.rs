@@ -6,8 +6,8 @@ use std::time::Duration;
 use ana_tests::{
     Ground, Net,
     answers::Answer,
-    machine::has,
-    net::{API, Host, NAMELESS},
+    machine::{has, path_str},
+    net::{API, Host, NAMELESS, servers::authority},
     skip::skipped,
 };
 
@@ -90,6 +90,52 @@ fn psql_is_held_by_its_address() {
     assert_eq!(question.rule, "database");
     ground.approve(&question.id);
     session.finish().assert_code(0).assert_stdout("42");
+    ground.verify();
+}
+
+/// The same with TLS, which PostgreSQL's client asks for in words of its own; the server's certificate is its own.
+fn psql_tls(net: &Net, test: &str) -> Option<Vec<String>> {
+    let mut command = psql(net, test)?;
+    let query = "select 6 * 7, ssl from pg_stat_ssl where pid = pg_backend_pid()";
+    let place = command.iter().position(|word| word.starts_with("select"))?;
+    command[place] = query.to_owned();
+    let authority = authority().join("ca.pem");
+    let trusting = format!("dbname=postgres sslmode=verify-full sslrootcert={}", path_str(&authority));
+    *command.last_mut()? = trusting;
+    Some(command)
+}
+
+/// SSLRequest, as PostgreSQL's documentation has it (55.7): a length and a number.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+#[test]
+fn psql_with_tls_without_ana() {
+    let (ground, net) = (Ground::bare("psql-tls-bare"), Net::new("psql-tls-bare"));
+    let Some(command) = psql_tls(&net, "psql_with_tls_without_ana") else { return };
+    net.run_without_ana(&ground, &command).assert_code(0).assert_stdout("42|t");
+    let plain: Vec<String> = command.iter().map(|word| word.replace("verify-full", "disable")).collect();
+    net.run_without_ana(&ground, &plain).assert_code(0).assert_stdout("42|f");
+}
+
+#[test]
+fn psql_with_tls() {
+    let (ground, net) = (Ground::new("psql-tls"), Net::new("psql-tls"));
+    let Some(command) = psql_tls(&net, "psql_with_tls") else { return };
+    ground.connecting("[[connect]]\nname = \"database\"\ncidr = [\"192.0.2.40\"]\nport = [5432]\n");
+    let mut session = net.start(&ground, &command);
+    let question = net.held(&ground, &mut session, 1, NAMELESS).remove(0);
+    assert_eq!(question.rule, "database");
+    ground.deny(&question.id, "not this table");
+    let finished = session.finish();
+    // 2: there was no connection.
+    assert_eq!((finished.code(), finished.stdout().as_str()), (2, ""), "{}", finished.stderr());
+    net.assert_untouched(NAMELESS);
+    let mut session = net.start(&ground, &command);
+    let question = net.held(&ground, &mut session, 1, NAMELESS).remove(0);
+    ground.approve(&question.id);
+    session.finish().assert_code(0).assert_stdout("42|t");
+    let arrivals = net.arrivals_at(NAMELESS);
+    assert!(arrivals.len() == 1 && arrivals[0].first == SSL_REQUEST, "{arrivals:?}");
     ground.verify();
 }
 

@@ -12,7 +12,7 @@ use std::{
 use super::{Host, Net, space::Space};
 use crate::{
     Ground,
-    machine::{self, BASE, USER, admin, locked, path_str, target_dir, which},
+    machine::{self, BASE, USER, admin, assignment, locked, path_str, target_dir, which},
     wait,
 };
 
@@ -138,7 +138,8 @@ impl Net {
         Some(words)
     }
 
-    /// Puts a PostgreSQL server behind port 5432, whose user `postgres` needs no password. False where there is none.
+    /// Puts a PostgreSQL server behind port 5432, with TLS for who wants it; the user `postgres` needs no password. False
+    /// where there is none.
     pub fn postgres(&self) -> bool {
         let Some(programs) = postgres_programs() else { return false };
         let (at, data) = (local(15432), self.folder().join("pg"));
@@ -158,11 +159,18 @@ impl Net {
         ]);
         let done = init.arg(&data).current_dir("/").stdout(Stdio::null()).status();
         assert!(done.is_ok_and(|status| status.success()), "initdb");
+        // It takes a key only if nobody else can read it.
+        let key = data.join("host.key");
+        fs::copy(authority().join("host.key"), &key).expect("the key can be copied");
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("mode");
+        std::os::unix::fs::chown(&key, Some(machine.uid.as_raw()), None).expect("chown");
         let mut server = self.hosts.command("setpriv");
         server.args(as_user).arg(programs.join("postgres")).arg("-D").arg(&data).current_dir("/");
         for setting in ["fsync=off", "jit=off", "unix_socket_directories=", "listen_addresses=127.0.0.1"] {
             server.args(["-c", setting]);
         }
+        server.args(["-c", "ssl=on", "-c", "ssl_key_file=host.key", "-c"]);
+        server.arg(assignment("ssl_cert_file", authority().join("host.pem")));
         server.args(["-p", &at.port().to_string()]).stderr(Stdio::null());
         self.server(&mut server);
         self.wait_for(at);
