@@ -1,10 +1,12 @@
 //! What the connect gate's programs refused in the kernel: written down, and told to whoever tried.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use ana_common::network::canonical;
 use serde_json::json;
 
 use super::{Pipeline, chain};
@@ -68,6 +70,8 @@ impl Pipeline {
         let text = refusal.reason.text();
         let written = match refusal.destination.zip(rule(refusal.reason)) {
             Some((destination, rule)) => {
+                // What it stands for is judged, as with a connection.
+                let destination = SocketAddr::new(canonical(destination.ip()), destination.port());
                 let called = gate.protected_names(destination.ip());
                 self.deny(gate, &refusal, Asked::bare(destination, called), rule).await
             }
