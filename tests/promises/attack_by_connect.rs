@@ -5,7 +5,7 @@ use ana_tests::{
     Ground, Net,
     attempt::{assert_all, assert_none_granted},
     machine::{machine, path_str},
-    net::{API, INNOCENT, NAMELESS},
+    net::{API, INNOCENT, NAMELESS, nat64},
 };
 
 /// The host is protected by its name; the attacks only use its address. Addresses alone are protected as well.
@@ -57,6 +57,64 @@ fn many_ways() {
     assert!(!net.packets_to(INNOCENT).is_empty());
     // Each of them is in the evidence; a protocol that is no TCP is a refusal of another kind.
     assert!(ground.connections().len() >= names().len() - 1, "{:#?}", ground.connections());
+    ground.verify();
+}
+
+/// The NAT64 addresses of both hosts, by TCP and UDP, and of one that nobody protects.
+fn behind_a_gateway() -> Vec<String> {
+    let (connect, datagram) = (program("connect"), program("datagram"));
+    let (named, nameless, innocent) = (nat64(API), nat64(NAMELESS), nat64(INNOCENT));
+    let script = format!(
+        "{connect} by-name {named} 7777; {connect} by-name-inspected {named} 80; {connect} by-address {nameless} 7777; \
+         {datagram} udp {nameless} 7777; {connect} unprotected {innocent} 7777"
+    );
+    ["bash", "-c", &script].map(str::to_owned).into()
+}
+
+const BEHIND: [&str; 3] = ["by-name", "by-name-inspected", "by-address"];
+
+#[test]
+fn a_gateway_without_ana() {
+    let (ground, net) = (Ground::bare("nat64-bare"), Net::new("nat64-bare").with_nat64());
+    let told = net.run_without_ana(&ground, &behind_a_gateway()).assert_code(0).stdout();
+    assert_all(&told, &BEHIND, "ok");
+    assert_all(&told, &["unprotected"], "ok");
+    assert_eq!((net.arrivals_at(API).len(), net.arrivals_at(NAMELESS).len()), (2, 1));
+    let is_datagram = |packet: &ana_tests::net::Packet| i32::from(packet.protocol) == libc::IPPROTO_UDP;
+    assert!(net.packets_to(NAMELESS).iter().any(is_datagram), "{told}");
+}
+
+/// Whoever goes around by the network's gateway goes to the same host.
+#[test]
+fn a_gateway() {
+    let (ground, net) = (Ground::new("nat64"), Net::new("nat64").with_nat64());
+    ground.connecting(POLICY);
+    let told = net.start(&ground, &behind_a_gateway()).finish().assert_code(0).stdout();
+    assert_none_granted(&told, &BEHIND);
+    assert_all(&told, &["udp"], "EPERM");
+    assert_all(&told, &["unprotected"], "ok");
+    net.assert_untouched(API);
+    net.assert_untouched(NAMELESS);
+    let denied = ground.connections();
+    let at = |address: &str| denied.iter().filter(|record| record.connect()["address"] == address).count();
+    assert_eq!((at("192.0.2.10"), at("192.0.2.40")), (2, 2), "{denied:#?}");
+    assert!(denied.iter().all(|record| record.payload["rule"] != "builtin:network"), "{denied:#?}");
+    ground.verify();
+}
+
+/// Approved, it goes by the gateway, as it wanted to.
+#[test]
+fn a_gateway_that_is_approved() {
+    let (ground, net) = (Ground::new("nat64-approved"), Net::new("nat64-approved").with_nat64());
+    ground.protecting_api();
+    let command = [program("connect"), "by-name".into(), nat64(API).to_string(), "7777".into()];
+    let mut session = net.start(&ground, &command);
+    let question = net.held(&ground, &mut session, 1, API).remove(0);
+    assert_eq!(question.connect()["address"], "192.0.2.10", "{question:#?}");
+    ground.approve(&question.id);
+    assert_all(&session.finish().assert_code(0).stdout(), &["by-name"], "ok");
+    let arrivals = net.arrivals();
+    assert!(arrivals.len() == 1 && arrivals[0].to.ip() == nat64(API), "{arrivals:?}");
     ground.verify();
 }
 

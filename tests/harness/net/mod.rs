@@ -90,6 +90,17 @@ pub fn both(host: (Ipv4Addr, Ipv6Addr)) -> [IpAddr; 2] {
     [host.0.into(), host.1.into()]
 }
 
+/// A host's IPv4 address as it is reached from a network that has none: behind the well-known prefix (RFC 6052).
+pub fn nat64(host: (Ipv4Addr, Ipv6Addr)) -> IpAddr {
+    let [a, b, c, d] = host.0.octets().map(u16::from);
+    Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, a << 8 | b, c << 8 | d).into()
+}
+
+/// Whether the address is one of the host's.
+fn is_at(host: (Ipv4Addr, Ipv6Addr), address: IpAddr) -> bool {
+    both(host).contains(&address) || nat64(host) == address
+}
+
 impl Net {
     pub fn new(name: &str) -> Self {
         Self::with_doors(name, &PORTS, &UDP_PORTS)
@@ -126,7 +137,9 @@ impl Net {
                 udp_ports.iter().for_each(|&port| doors.open_udp((address, port).into(), &arrivals));
             }
             let at = both(RESOLVER).map(|address| SocketAddr::new(address, 53));
-            (Tap::start(watched.clone()), Dns::start(&at))
+            let watched = watched.clone();
+            let tap = Tap::start(move |to| watched.contains(&to) || HOSTS.map(nat64).contains(&to));
+            (tap, Dns::start(&at))
         });
         for (name, host) in NAMES {
             dns.put(name, &both(host));
@@ -171,6 +184,14 @@ impl Net {
     /// Runs `work` in the hosts' network namespace.
     pub fn at_hosts<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.hosts.inside(work)
+    }
+
+    /// Leads every host's NAT64 address to that host, where its doors take it for another address of theirs.
+    pub fn with_nat64(self) -> Self {
+        self.client.configure("route add 64:ff9b::/96 dev c0\n");
+        let addresses = HOSTS.map(|host| format!("addr add {}/128 dev h0 nodad\n", nat64(host)));
+        self.hosts.configure(&addresses.concat());
+        self
     }
 
     /// Puts something else behind a port.
@@ -280,9 +301,9 @@ impl Net {
         self.arrivals.all()
     }
 
-    /// The connections to a host so far, both families.
+    /// The connections to a host so far, by all of its addresses.
     pub fn arrivals_at(&self, host: (Ipv4Addr, Ipv6Addr)) -> Vec<Arrival> {
-        self.arrivals().into_iter().filter(|arrival| both(host).contains(&arrival.to.ip())).collect()
+        self.arrivals().into_iter().filter(|arrival| is_at(host, arrival.to.ip())).collect()
     }
 
     /// Every packet to a host so far but ICMPv6, whatever its protocol: a host that has none has not seen a SYN.
@@ -290,7 +311,7 @@ impl Net {
         self.flush();
         let neighbours = u8::try_from(libc::IPPROTO_ICMPV6).expect("a protocol is a byte");
         let all = self.tap.packets().into_iter();
-        all.filter(|packet| both(host).contains(&packet.to) && packet.protocol != neighbours).collect()
+        all.filter(|packet| is_at(host, packet.to) && packet.protocol != neighbours).collect()
     }
 
     /// Waits until everything that was sent before has been seen.

@@ -53,7 +53,7 @@ impl Space {
     }
 
     /// `ip(8)` commands, one a line.
-    fn configure(&self, commands: &str) {
+    pub(super) fn configure(&self, commands: &str) {
         use std::io::Write;
         let mut ip = Command::new("ip");
         ip.args(["-n", &self.name, "-batch", "-"]).stdin(Stdio::piped());

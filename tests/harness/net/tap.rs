@@ -39,8 +39,8 @@ pub(super) struct Tap {
 }
 
 impl Tap {
-    /// Call it inside of the namespace. Packets to anything but `hosts` are not kept.
-    pub(super) fn start(hosts: Vec<IpAddr>) -> Self {
+    /// Call it inside of the namespace. Packets to anything else are not kept.
+    pub(super) fn start(is_host: impl Fn(IpAddr) -> bool + Send + 'static) -> Self {
         let socket =
             socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
                 .expect("root may listen to everything");
@@ -54,7 +54,7 @@ impl Tap {
             while !stopped.load(Ordering::Relaxed) {
                 let Ok(length) = recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty()) else { continue };
                 let packet = parse(&frame[..length.min(LENGTH)]);
-                if let Some(packet) = packet.filter(|packet| hosts.contains(&packet.to)) {
+                if let Some(packet) = packet.filter(|packet| is_host(packet.to)) {
                     kept.lock().expect("nobody panics with it").push(packet);
                 }
             }
