@@ -4,7 +4,7 @@ use ana_tests::{
     Ground, Net,
     attempt::{assert_all, assert_none_granted},
     machine::{machine, path_str},
-    net::{API, Dns, INNOCENT, NAMELESS},
+    net::{API, Dns, Https, INNOCENT, NAMELESS, Name, SHARED},
 };
 
 const POLICY: &str = "[[connect]]\nname = \"api\"\nhost = [\"api.protected.test\"]\nverdict = \"deny\"\n";
@@ -47,6 +47,75 @@ fn lies() {
     let told = net.start(&ground, &lying(&ground)).finish().assert_code(0).stdout();
     assert_none_granted(&told, &["innocent", "http-innocent"]);
     net.assert_untouched(API);
+    ground.verify();
+}
+
+/// An HTTPS record of the allowed host, or of a name that is served by it: it is at the attacker's own address.
+fn hint(target: Option<&str>) -> Name {
+    let https = Https {
+        target: target.map(str::to_owned),
+        ech: Vec::new(),
+        hints: vec![NAMELESS.0.into(), NAMELESS.1.into()],
+    };
+    Name { addresses: vec![NAMELESS.0.into()], https: Some(https), ttl: 60, ..Name::default() }
+}
+
+/// The attacker serves DNS at an address where the agent may ask, and owns a zone that the host's own servers ask about.
+fn hinting(net: &Net) -> Dns {
+    let liar = net.at_hosts(|| Dns::start(&[(SHARED.0, 53).into()]));
+    liar.put_name("www.innocent.test", hint(None));
+    net.dns.put_name("www.evil.test", hint(Some("www.innocent.test")));
+    liar
+}
+
+/// Has the hints told, over UDP and TCP, and goes there as if to the allowed host; then to where that really is.
+fn hinted(ground: &Ground) -> Vec<String> {
+    let dns = ground.script("dns.py");
+    let hello = machine().program("attack-net-hello").display().to_string();
+    let mut script = String::new();
+    for (server, name) in [("192.0.2.30", "www.innocent.test"), ("192.0.2.53", "www.evil.test")] {
+        for kind in [65, 1] {
+            script.push_str(&format!(
+                "python3 {dns} {server} {name} {kind}; python3 {dns} {server} {name} {kind} tcp\n"
+            ));
+        }
+    }
+    for (way, port) in [("innocent", 443), ("http-innocent", 80), ("encrypted", 8443)] {
+        script.push_str(&format!("{hello} {way} 192.0.2.40 {port} -; "));
+    }
+    script.push_str(&format!("{hello} none-of-it 2001:db8::40 443 www.innocent.test\n"));
+    script.push_str("curl -sS http://www.innocent.test/itself");
+    ["bash", "-c", &script].map(str::to_owned).into()
+}
+
+const HINTED: [&str; 4] = ["innocent", "http-innocent", "encrypted", "none-of-it"];
+
+#[test]
+fn hints_without_ana() {
+    let (ground, net) = (Ground::bare("hints-bare"), Net::new("hints-bare"));
+    let liar = hinting(&net);
+    let told = net.run_without_ana(&ground, &hinted(&ground)).assert_code(0).stdout();
+    assert_eq!(told.matches("answer ").count(), 8, "{told}");
+    assert_all(&told, &HINTED, "ok");
+    assert_eq!((liar.asked().len(), net.arrivals_at(NAMELESS).len()), (4, 4));
+}
+
+/// Where only what is listed may be reached, a hint lists nothing: a name is where the host's own servers have its address.
+#[test]
+fn hints() {
+    let (ground, net) = (Ground::new("hints"), Net::new("hints"));
+    ground.connecting(
+        "[network]\ndefault = \"deny\"\n\
+         [[connect]]\nname = \"server\"\ncidr = [\"192.0.2.30\"]\nverdict = \"allow\"\n\
+         [[connect]]\nname = \"harmless\"\nhost = [\"www.innocent.test\"]\nverdict = \"allow\"\n",
+    );
+    let liar = hinting(&net);
+    let told = net.start(&ground, &hinted(&ground)).finish().assert_code(0).stdout();
+    // The hints were heard: it is not that nobody asked.
+    assert_eq!((told.matches("answer ").count(), liar.asked().len()), (8, 4), "{told}");
+    assert_none_granted(&told, &HINTED);
+    assert!(told.contains("1.1 www.innocent.test /itself"), "{told}");
+    net.assert_untouched(NAMELESS);
     ground.verify();
 }
 

@@ -3,7 +3,7 @@
 
 use ana_tests::{
     Ground, Net,
-    net::{API, INNOCENT, NAMELESS, Name, RESOLVER, SHARED},
+    net::{API, Https, INNOCENT, NAMELESS, Name, RESOLVER, SHARED},
 };
 
 /// What `dns.py` printed, without the line that says from whom it came.
@@ -101,12 +101,9 @@ fn an_alias() {
 fn hints_count_and_keys_go() {
     let (ground, net) = (Ground::new("dns-https"), Net::new("dns-https"));
     let key = b"encrypted-client-hello-config";
-    let https = Name {
-        https: Some((key.to_vec(), vec![NAMELESS.0.into(), NAMELESS.1.into()])),
-        ttl: 60,
-        ..Name::default()
-    };
-    net.dns.put_name("hinted.protected.test", https);
+    let hints = vec![NAMELESS.0.into(), NAMELESS.1.into()];
+    let https = Https { target: None, ech: key.to_vec(), hints };
+    net.dns.put_name("hinted.protected.test", Name { https: Some(https), ttl: 60, ..Name::default() });
     ground.connecting("[[connect]]\nname = \"hinted\"\nhost = [\"**.protected.test\"]\n");
     let dns = ground.script("dns.py");
     let script = format!(

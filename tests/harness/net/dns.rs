@@ -34,10 +34,20 @@ pub struct Asked {
 pub struct Name {
     pub addresses: Vec<IpAddr>,
     pub cname: Option<String>,
-    /// An HTTPS record with these bytes as its `ech` parameter, and these addresses as its hints.
-    pub https: Option<(Vec<u8>, Vec<IpAddr>)>,
+    pub https: Option<Https>,
     /// Seconds.
     pub ttl: u32,
+}
+
+/// An HTTPS record.
+#[derive(Clone, Debug, Default)]
+pub struct Https {
+    /// The host that serves the name; none: itself.
+    pub target: Option<String>,
+    /// Its `ech` parameter.
+    pub ech: Vec<u8>,
+    /// Addresses, its `ipv4hint` and `ipv6hint` parameters.
+    pub hints: Vec<IpAddr>,
 }
 
 /// The server. Ends when dropped.
@@ -176,15 +186,16 @@ fn own(name: &str, kind: u16, known: &Name) -> Vec<Vec<u8>> {
     };
     let all = known.addresses.iter().filter_map(bytes);
     let mut records: Vec<_> = all.map(|bytes| record(name, kind, known.ttl, &bytes)).collect();
-    if let (HTTPS, Some((ech, hints))) = (kind, &known.https) {
-        records.push(record(name, HTTPS, known.ttl, &service(ech, hints)));
+    if let (HTTPS, Some(https)) = (kind, &known.https) {
+        records.push(record(name, HTTPS, known.ttl, &service(https)));
     }
     records
 }
 
-/// RFC 9460: priority 1, the name itself, `alpn`, `ipv4hint`, `ech`, `ipv6hint`.
-fn service(ech: &[u8], hints: &[IpAddr]) -> Vec<u8> {
-    let mut data = vec![0, 1, 0];
+/// RFC 9460: priority 1, the target, `alpn`, `ipv4hint`, `ech`, `ipv6hint`.
+fn service(Https { target, ech, hints }: &Https) -> Vec<u8> {
+    let mut data = vec![0, 1];
+    data.extend(target.as_deref().map_or_else(|| vec![0], write_name));
     let mut put = |key: u16, value: &[u8]| {
         if value.is_empty() {
             return;

@@ -18,7 +18,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-pub use dns::{Asked, Dns, Name};
+pub use dns::{Asked, Dns, Https, Name};
 pub use front::{Arrival, Host};
 pub use tap::Packet;
 
