@@ -95,10 +95,15 @@ pub async fn relay(
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = upstream.into_split();
     let questions = async {
-        while let Some(question) = read(&mut from_client).await? {
-            write(&mut to_server, &question).await?;
+        loop {
+            match read(&mut from_client).await {
+                Ok(Some(question)) => write(&mut to_server, &question).await?,
+                Ok(None) => return to_server.shutdown().await,
+                // It may still listen to a long answer.
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
-        to_server.shutdown().await
     };
     let answers = async {
         while let Some(answer) = read(&mut from_server).await? {
@@ -106,8 +111,8 @@ pub async fn relay(
         }
         to_client.shutdown().await
     };
-    let (asked, answered) = tokio::join!(questions, answers);
-    asked.and(answered)
+    // Who is gone is gone for the other side as well.
+    tokio::try_join!(questions, answers).map(drop)
 }
 
 /// The next message behind its length (RFC 1035 §4.2.2); `None` at the end.

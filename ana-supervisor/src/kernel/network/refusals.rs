@@ -45,7 +45,7 @@ pub enum RefusalReason {
     UdpDefault,
     /// A socket of a protocol or type that is not for sessions.
     Protocol,
-    /// The origin could not be kept, or there is no proxy.
+    /// The origin could not be kept, there is no proxy, or as many wait as may.
     Full,
     /// To be redirected, but bound to a network device.
     Device,
@@ -88,7 +88,7 @@ impl RefusalReason {
             Self::UdpLocal => "UDP to a service on this host, outside of the session",
             Self::UdpDefault => "UDP, where every destination is judged",
             Self::Protocol => "a socket of a protocol that is not for sessions",
-            Self::Full => "the connection could not be held: no memory, or no proxy",
+            Self::Full => "the connection could not be held: no memory, no proxy, or too many that wait",
             Self::Device => "the socket is bound to a network device",
             Self::Listener => "another service would have answered than the session's own",
             Self::Packet => "a packet with a source route or other options",
