@@ -44,6 +44,7 @@ mod connect_denied;
 mod connect_flood;
 mod connect_evidence;
 mod connect_grants;
+mod connect_limits;
 mod connect_local;
 mod connect_names;
 mod connect_other_protocols;

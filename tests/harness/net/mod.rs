@@ -194,6 +194,14 @@ impl Net {
         self
     }
 
+    /// An address that takes every packet and answers none.
+    pub fn silent(&self) -> Ipv4Addr {
+        let address = host(0x99).0;
+        let nobody = "02:00:00:00:00:99";
+        self.client.configure(&format!("neigh replace {address} lladdr {nobody} dev c0 nud permanent\n"));
+        address
+    }
+
     /// Puts something else behind a port.
     pub fn put(&self, port: u16, host: Host) {
         let door = self.hosts_of.iter().find(|(at, _)| *at == port).expect("one of PORTS");
