@@ -173,7 +173,12 @@ impl Net {
         server.arg(assignment("ssl_cert_file", authority().join("host.pem")));
         server.args(["-p", &at.port().to_string()]).stderr(Stdio::null());
         self.server(&mut server);
-        self.wait_for(at);
+        // It accepts connections before it serves them.
+        wait::until("PostgreSQL serves", || {
+            let mut ready = self.hosts.command("pg_isready");
+            ready.args(["-q", "-h", "127.0.0.1", "-p", &at.port().to_string()]);
+            ready.status().is_ok_and(|status| status.success()).then_some(())
+        });
         self.put(5432, Host::Server(at));
         true
     }
