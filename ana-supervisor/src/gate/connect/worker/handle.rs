@@ -121,8 +121,7 @@ impl Worker {
     }
 
     /// Hands over a client's socket, which does not block and was accepted from a listener that is fit (`dial::fit`); keep no
-    /// copy of it. `Peeked` or `Gone` follows; a client that is silent for `grace`
-    /// is shown as such.
+    /// copy of it. `Peeked` or `Gone` follows; a client that is silent for `grace` is shown as such.
     ///
     /// # Errors
     /// The worker is lost (for every method): then [`Events`] says so as well.
@@ -131,9 +130,9 @@ impl Worker {
         self.send(&ToWorker::Peek { id, grace_ms }, &[], &[client.as_fd()]).await
     }
 
-    /// Hands over the server's socket, as it was dialled; keep no copy of it. `Done` follows at the end. With `tunnel` (the client was silent,
-    /// or asked a proxy: CONNECT, or an absolute request) no more than what was looked at passes, and everything of the
-    /// server; the client's next bytes are looked at: another `Peeked` (see the module).
+    /// Hands over the server's socket, as it was dialled; keep no copy of it. `Done` follows at the end. With `tunnel` (the
+    /// client was silent, or asked a proxy: CONNECT, or an absolute request) no more than what was looked at passes, and
+    /// everything of the server; the client's next bytes are looked at: another `Peeked` (see the module).
     ///
     /// # Errors
     /// As [`Worker::peek`].
