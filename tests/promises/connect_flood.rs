@@ -74,8 +74,14 @@ fn a_session_ends_in_the_middle_of_a_flood() {
 fn dns_to_any_other_server_is_a_refusal() {
     let (ground, net) = (Ground::new("flood-dns"), Net::new("flood-dns"));
     ground.connecting("[network]\ndefault = \"approve\"\n");
-    let script = "import socket\ns = socket.socket(2, 2)\nfor n in range(300): s.sendto(b\"x\" * 40, (\"192.0.2.40\", 53))";
-    net.start(&ground, &["python3", "-c", script]).finish().assert_code(0);
+    // It keeps the socket: of a closed one nobody knows any more whom it asked.
+    let script = "import socket, sys\ns = socket.socket(2, 2)\nfor n in range(300): s.sendto(b\"x\" * 40, (\"192.0.2.40\", 53))\n\
+         print(\"sent\", flush=True); sys.stdin.read()";
+    let mut session = net.launch(&ground, &["python3", "-c", script]).start_listening();
+    session.until_stdout("sent");
+    wait::until("the refusal is written down", || (!ground.connections().is_empty()).then_some(()));
+    session.hush();
+    session.finish().assert_code(0);
     let recorded = ground.connections();
     assert_eq!(recorded.len(), 1, "{recorded:#?}");
     let connect = recorded[0].connect();
