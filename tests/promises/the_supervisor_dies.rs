@@ -134,7 +134,7 @@ fn kill_once(ground: &Ground, round: u32, after: Duration, victims: Victims) -> 
         let tell = |pid: &i32| format!("{pid} {:?} {:?}", processes::name(*pid), processes::cgroup(*pid));
         assert!(left.is_empty(), "alive after {took:?}: {:?}", left.iter().map(tell).collect::<Vec<_>>());
         drop(answering);
-        let finished = session.finish_within(Duration::from_secs(10));
+        let finished = session.finish_within(wait::LIMIT);
         assert_ne!(finished.code(), 0, "ana-run tells that its supervisor died");
         if victims != Victims::SupervisorAndWarden {
             wait::until("the cgroups are gone", || cgroups_of(&id).is_empty().then_some(()));
