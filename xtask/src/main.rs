@@ -18,6 +18,7 @@ mod state;
 mod steps;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,7 @@ enum Task {
     Fuzz(fuzz::Args),
     Man(man::Args),
     Mutants(mutants::Args),
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Task::Bpf(args) => bpf::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Mutants(args) => mutants::run(&args),
+        Task::Vm(args) => vm::run(&args),
     };
     match result {
         Ok(code) => code,

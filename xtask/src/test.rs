@@ -36,9 +36,9 @@ const LIMIT_SECS: u32 = 900;
 
 /// What the test programs said of themselves.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Tally {
-    passed: u64,
-    failed: u64,
+pub(crate) struct Tally {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
     ignored: u64,
     skipped: Vec<String>,
 }
@@ -166,7 +166,7 @@ fn echoed(command: &mut Command) -> Result<(Vec<String>, bool)> {
 
 impl Tally {
     /// Takes in a line such as `test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; …`.
-    fn count(&mut self, line: &str) {
+    pub(crate) fn count(&mut self, line: &str) {
         if line.starts_with("SKIPPED: ") {
             self.skipped.push(line.to_owned());
         }
@@ -186,6 +186,14 @@ impl Tally {
         }
     }
 
+    /// Adds what others have counted.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+        self.skipped.extend(other.skipped);
+    }
+
     /// Adds the list that the tests have written; libtest knows no skipping, and counts them as passed.
     fn take_skipped(&mut self, list: &Path) -> Result<()> {
         match fs::read_to_string(list) {
@@ -198,7 +206,7 @@ impl Tally {
         Ok(())
     }
 
-    fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let skipped = self.skipped.len();
         let passed = self.passed.saturating_sub(u64::try_from(skipped).unwrap_or(u64::MAX));
         let ignored = match self.ignored {

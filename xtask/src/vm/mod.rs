@@ -1,0 +1,76 @@
+//! The tests on stock kernels: Debian's, in QEMU, with this machine's files below and memory above.
+
+mod guest;
+mod initramfs;
+mod kernel;
+mod program;
+
+use std::{
+    ffi::OsString,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+
+use crate::{
+    commands::{cargo, run as run_shown, target_dir},
+    packages::{self, need},
+    steps::{note, step},
+    test::Tally,
+};
+use kernel::{Kernel, Series};
+
+/// Run tests on Debian's own kernels, in QEMU (as root; nothing leaves the machine)
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only this kernel; by default both
+    #[arg(long, value_enum)]
+    kernel: Option<Series>,
+    /// End a guest that takes longer
+    #[arg(long, value_name = "MINUTES", default_value_t = 60)]
+    limit: u64,
+    /// Parts of tests' names: of the supervisor's unit tests and of the promises. By default what concerns the kernel: the
+    /// unit tests in kernel::
+    #[arg(last = true, value_name = "TEST")]
+    filters: Vec<OsString>,
+}
+
+/// What is tried where nobody says what.
+const DEFAULT: &str = "kernel::";
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    packages::install(&[
+        need("qemu-system-x86_64", "qemu-system-x86"),
+        need("busybox", "busybox-static"),
+        need("xz", "xz-utils"),
+        need("zstd", "zstd"),
+        need("dpkg-deb", "dpkg"),
+    ])?;
+    step("build", "cargo build --release, and the test programs");
+    let release = ["build", "--release", "--locked"];
+    run_shown(cargo()?.args(release).args([
+        "--package",
+        "ana-supervisor",
+        "--package",
+        "ana-tests",
+        "--bins",
+    ]))?;
+    let filters = if args.filters.is_empty() { vec![DEFAULT.into()] } else { args.filters.clone() };
+    let programs = program::build(&filters)?;
+    let mut all = Tally::default();
+    for series in args.kernel.map_or_else(|| Series::ALL.to_vec(), |one| vec![one]) {
+        let kernel = Kernel::fetch(series, &target_dir()?.join("vm"))?;
+        let initramfs = kernel.folder.join("initramfs");
+        initramfs::write(&initramfs, &kernel, &program::task(&programs)?)?;
+        step("boot", &format!("Linux {}", kernel.version));
+        let begin = Instant::now();
+        let tally = guest::run(&kernel, &initramfs, begin + Duration::from_secs(args.limit * 60))?;
+        println!("Linux {}: {} ({} s)", kernel.version, tally.summary(), begin.elapsed().as_secs());
+        all.add(tally);
+    }
+    if all.passed == 0 {
+        note("failed", "no test ran");
+    }
+    Ok(if all.failed == 0 && all.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
