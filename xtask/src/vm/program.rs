@@ -46,7 +46,7 @@ pub(super) fn task(programs: &[Program]) -> Result<String> {
     for program in programs {
         let arguments: Result<Vec<String>> = program.arguments.iter().map(|a| quoted(Path::new(a))).collect();
         lines.push_str(&format!(
-            "cd {} && {} --test-threads 2 {}\necho \"ana-vm: ended with $?\"\n",
+            "cd {} && {} --color never --test-threads 2 {}\necho \"ana-vm: ended with $?\"\n",
             quoted(&program.folder)?,
             quoted(&program.file)?,
             arguments?.join(" ")
