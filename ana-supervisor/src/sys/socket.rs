@@ -1,9 +1,9 @@
-//! Who is at the other end of a unix socket.
+//! Who is at the other end of a unix socket; sockets in another user's name; ends.
 
 use std::{
     io,
     mem::size_of,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
 use nix::{
@@ -68,6 +68,16 @@ pub fn of_user(family: socket::AddressFamily, kind: socket::SockType, uid: u32) 
     // The change made the process what fs.suid_dumpable says.
     nix::sys::prctl::set_dumpable(false)?;
     Ok(made?)
+}
+
+/// Makes the end of a TCP connection a reset, whatever close(2) it comes by (socket(7), SO_LINGER); without it the end is an
+/// orderly one.
+///
+/// # Errors
+/// What setsockopt(2) says.
+pub fn end_by_reset(socket: &impl AsFd) -> io::Result<()> {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    Ok(socket::setsockopt(socket, socket::sockopt::Linger, &linger)?)
 }
 
 #[cfg(test)]

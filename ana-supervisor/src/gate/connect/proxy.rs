@@ -11,7 +11,6 @@ use std::{
 };
 
 use ana_common::network::{ORIGIN_DNS, Origin};
-use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
     io::Interest,
     sync::{OwnedSemaphorePermit, mpsc},
@@ -22,7 +21,7 @@ use super::{
     peek::{Name, Protocol, Shown},
     worker::{FromWorker, Refusal as Manner},
 };
-use crate::{gate::Ticket, kernel::network::RefusalReason, sys};
+use crate::{gate::Ticket, kernel::network::RefusalReason, sys, sys::socket::end_by_reset};
 
 /// A client that has said nothing by then is decided by its address alone. What it says later is looked at once more.
 const SILENCE: Duration = Duration::from_millis(150);
@@ -98,10 +97,10 @@ pub(super) async fn accept(
                 }
             }
             // Nobody of the session: it has no business here.
-            Ok(None) => drop(reset(&stream)),
+            Ok(None) => drop(end_by_reset(&stream)),
             Err(error) => {
                 tracing::warn!(%error, "where a connection goes is not known");
-                drop(reset(&stream));
+                drop(end_by_reset(&stream));
             }
         }
     }
@@ -111,12 +110,6 @@ pub(super) async fn accept(
 fn passes(errno: i32) -> bool {
     [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ECONNABORTED, libc::EINTR]
         .contains(&errno)
-}
-
-/// Makes its end a reset. Without it the end would be an orderly one.
-fn reset(stream: &TcpStream) -> io::Result<()> {
-    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    Ok(setsockopt(stream, sockopt::Linger, &linger)?)
 }
 
 impl ConnectGate {
@@ -154,7 +147,7 @@ impl ConnectGate {
 
     /// As many connections wait as a session may have.
     fn too_many(&self, stream: &TcpStream, origin: &Origin) -> io::Result<()> {
-        reset(stream)?;
+        end_by_reset(stream)?;
         self.refuse(origin, TCP, RefusalReason::Full);
         Ok(())
     }

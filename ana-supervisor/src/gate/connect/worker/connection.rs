@@ -7,10 +7,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    sys::{
-        epoll::{Epoll, EpollEvent, EpollFlags},
-        socket::{setsockopt, sockopt},
-    },
+    sys::epoll::{Epoll, EpollEvent, EpollFlags},
 };
 
 use super::{
@@ -22,6 +19,8 @@ use super::{
     refuse::Refused,
     requests::Passing,
 };
+use crate::sys::socket::end_by_reset;
+
 /// What a connection works with.
 pub(super) struct Context<'a> {
     pub(super) epoll: &'a Epoll,
@@ -93,8 +92,7 @@ impl Socket {
 
     /// The next close(2) resets it.
     fn reset(&self) {
-        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-        setsockopt(&self.fd, sockopt::Linger, &linger).ok();
+        end_by_reset(&self.fd).ok();
     }
 }
 

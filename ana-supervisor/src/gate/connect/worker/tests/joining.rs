@@ -1,8 +1,10 @@
-use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::AsyncWriteExt;
 
 use super::{super::FromWorker, HELLO, connection, done, event, exactly, held, nothing, rest, shown};
-use crate::gate::connect::peek::{Protocol, tests::captured};
+use crate::{
+    gate::connect::peek::{Protocol, tests::captured},
+    sys::socket::end_by_reset,
+};
 
 #[tokio::test]
 async fn the_server_gets_what_was_looked_at_and_both_may_close_halves() {
@@ -32,7 +34,7 @@ async fn a_reset_of_one_side_is_one_of_the_other() {
         worker.join(1, upstream, false).await.unwrap();
         exactly(&mut server, HELLO.len()).await;
         let (gone, left) = if client_resets { (client, &mut server) } else { (server, &mut client) };
-        setsockopt(&gone, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
+        end_by_reset(&gone).unwrap();
         drop(gone);
         assert_eq!(rest(left).await.1, Some(std::io::ErrorKind::ConnectionReset));
         assert_eq!(done(&mut events).await.0, 1);

@@ -1,13 +1,15 @@
 use std::time::Duration;
 
-use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::AsyncWriteExt;
 
 use super::{
     super::{FromWorker, Worker},
     HELLO, LONG, connection, event, held, nothing, shown,
 };
-use crate::gate::connect::peek::{LOOK_MAX, Protocol, tests::captured};
+use crate::{
+    gate::connect::peek::{LOOK_MAX, Protocol, tests::captured},
+    sys::socket::end_by_reset,
+};
 
 #[tokio::test]
 async fn a_hello_in_one_byte_segments_is_shown_once_it_is_whole() {
@@ -129,8 +131,7 @@ async fn a_client_that_leaves_while_it_is_looked_at_or_held_is_gone() {
                 nothing(&worker, &mut events, &client).await;
             }
             if reset {
-                let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-                setsockopt(&client, sockopt::Linger, &linger).unwrap();
+                end_by_reset(&client).unwrap();
             }
             drop(client);
             if bytes.len() == 100 && !reset {
@@ -149,8 +150,7 @@ async fn a_plain_client_that_sends_no_more_is_half_closed_and_then_gone() {
     assert_eq!(shown.name.as_deref(), Some("plain.example"));
     client.shutdown().await.unwrap();
     assert_eq!(event(&mut events).await, FromWorker::HalfClosed { id: 1 });
-    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    setsockopt(&client, sockopt::Linger, &linger).unwrap();
+    end_by_reset(&client).unwrap();
     drop(client);
     assert_eq!(event(&mut events).await, FromWorker::Gone { id: 1 });
 }
