@@ -3,11 +3,8 @@
 use std::{
     ffi::OsString,
     fs,
-    io::{BufRead, BufReader},
     path::Path,
     process::{Command, ExitCode, Stdio},
-    sync::mpsc,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -15,7 +12,7 @@ use anyhow::{Context, Result};
 use nix::unistd::geteuid;
 
 use crate::{
-    commands::{as_root, cargo, quietly, run as run_shown, target_dir},
+    commands::{as_root, cargo, quietly, run as run_shown, shown_lines, target_dir},
     packages::{self, need, need_that},
     steps::{note, step},
 };
@@ -145,16 +142,7 @@ fn echoed(command: &mut Command) -> Result<(Vec<String>, bool)> {
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
     let stdout = child.stdout.take().context("cargo has no stdout")?;
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
-            let line = String::from_utf8_lossy(&line).into_owned();
-            println!("{line}");
-            if sender.send(line).is_err() {
-                break;
-            }
-        }
-    });
+    let receiver = shown_lines(stdout);
     let status = child.wait().context("cannot wait for cargo")?;
     // The end of file would not come as long as something that a test left behind holds the pipe.
     let mut lines = Vec::new();

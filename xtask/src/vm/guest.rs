@@ -2,18 +2,20 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::mpsc::{self, RecvTimeoutError},
-    thread,
+    sync::mpsc::RecvTimeoutError,
     time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
 
 use super::kernel::Kernel;
-use crate::{commands::as_root, steps::note, test::Tally};
+use crate::{
+    commands::{as_root, shown_lines},
+    steps::note,
+    test::Tally,
+};
 
 /// What the guest's script says of itself.
 const UP: &str = "ana-vm: up";
@@ -56,15 +58,7 @@ pub(super) fn run(kernel: &Kernel, initramfs: &Path, until: Instant) -> Result<T
 fn boot_once(kernel: &Kernel, initramfs: &Path, console: &Path, until: Instant) -> Result<Course> {
     let mut qemu = start(kernel, initramfs, console)?;
     let stdout = qemu.stdout.take().context("QEMU has no stdout")?;
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
-            let line = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
-            if sender.send(line).is_err() {
-                break;
-            }
-        }
-    });
+    let receiver = shown_lines(stdout);
     let mut course = Course { up: false, over: false, tally: Tally::default() };
     loop {
         match receiver.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -84,7 +78,6 @@ fn boot_once(kernel: &Kernel, initramfs: &Path, console: &Path, until: Instant) 
 
 impl Course {
     fn hear(&mut self, line: &str) {
-        println!("{line}");
         self.up |= line.starts_with(UP);
         self.over |= line.starts_with(OVER);
         let before = self.tally.failed;
