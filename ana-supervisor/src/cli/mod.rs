@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod audit;
+pub mod ceremony;
 pub mod checks;
 pub mod doctor;
 pub mod passkey;
