@@ -20,7 +20,7 @@ use self::records::outcome;
 pub use self::records::unwritten;
 pub use crate::gate::chain;
 use crate::{
-    approval::{Decided, Desk, Judged, Likeness},
+    approval::{Decided, Desk, Judged, Likeness, Reason},
     evidence::{Event, Recorded, Store, Writer},
     gate::{
         Ticket,
@@ -343,6 +343,12 @@ impl Pipeline {
     /// Puts the decision on the disk. The error carries what is needed to refuse the operation.
     async fn record(&self, decided: Decided) -> Result<Recorded, (Arc<Operation>, String)> {
         let operation = Arc::clone(decided.operation());
+        if let Reason::CounterWentBack(back) = decided.reason() {
+            let detail = json!({ "operation_id": operation.id, "counter_went_back": back });
+            if let Err(why) = self.try_note(Event::Tamper, detail).await {
+                return Err((operation, why));
+            }
+        }
         self.written(|store| store.record(decided)).await.map_err(|why| (operation, why))
     }
 

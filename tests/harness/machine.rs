@@ -30,10 +30,11 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// One of ana-run, ana and ana-supervisor, at a root-owned place that [`USER`] can reach.
+    /// One of ana-run, ana, ana-key and ana-supervisor, at a root-owned place that [`USER`] can reach.
     pub fn ana(&self, name: &str) -> PathBuf {
         static BIN: OnceLock<PathBuf> = OnceLock::new();
-        let install = || locked(|| install("ana", &product_dir(), &["ana", "ana-run", "ana-supervisor"]));
+        let install =
+            || locked(|| install("ana", &product_dir(), &["ana", "ana-run", "ana-key", "ana-supervisor"]));
         BIN.get_or_init(install).join(name)
     }
 

@@ -11,6 +11,7 @@ use nix::unistd::Group;
 
 use crate::{
     commands::{as_root, cargo, quietly, run, target_dir},
+    packages,
     steps::step,
 };
 
@@ -21,7 +22,8 @@ const FOLDER: &str = "/opt/ana-dev/bin";
 const GROUP: &str = "ana";
 
 /// Root's, setgid `ana` or not.
-const PROGRAMS: [(&str, bool); 3] = [("ana", true), ("ana-run", true), ("ana-supervisor", false)];
+const PROGRAMS: [(&str, bool); 4] =
+    [("ana", true), ("ana-run", true), ("ana-key", true), ("ana-supervisor", false)];
 
 /// Where the programs are.
 pub(crate) struct Installed {
@@ -36,6 +38,7 @@ impl Installed {
 
 /// `cargo build --release` of the product; cargo shows its progress.
 pub(crate) fn build() -> Result<PathBuf> {
+    packages::to_build()?;
     step("build", "cargo build --release (the first time takes a few minutes)");
     run(cargo()?.args(["build", "--release", "--locked", "--package", "ana-supervisor", "--bins"]))?;
     Ok(target_dir()?.join("release"))
@@ -70,10 +73,7 @@ pub(crate) fn install(from: &Path) -> Result<Installed> {
                 .arg(folder.join(name)),
         )?;
     }
-    step(
-        "installed",
-        &format!("ana, ana-run and ana-supervisor in {FOLDER}: root's, no agent can change them"),
-    );
+    step("installed", &format!("ana's programs in {FOLDER}: root's, no agent can change them"));
     Ok(Installed { folder })
 }
 

@@ -69,6 +69,7 @@ fn formatting() -> Result<Outcome> {
 
 /// The lints of Cargo.toml, and the length of functions (clippy.toml has the limit).
 fn clippy() -> Result<Outcome> {
+    packages::to_build()?;
     let mut clippy = cargo()?;
     clippy.args(["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--keep-going"]);
     clippy.args(["--", "-D", "warnings", "-D", "clippy::too_many_lines"]);

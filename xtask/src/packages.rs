@@ -77,6 +77,11 @@ pub(crate) fn unpack(name: &str, file: &str, packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// What `ana-key` is linked with, and how that is found.
+pub(crate) fn to_build() -> Result<()> {
+    install(&[need("pkg-config", "pkg-config"), need("/usr/include/libudev.h", "libudev-dev")])
+}
+
 fn is_there(need: &Need) -> bool {
     match need.wanted {
         Wanted::File(path) if path.starts_with('/') => Path::new(path).exists(),

@@ -65,6 +65,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn setup() -> Result<()> {
+    packages::to_build()?;
     if !geteuid().is_root() {
         note("sudo", "the test programs run as root");
     }

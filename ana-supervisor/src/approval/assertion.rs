@@ -26,13 +26,13 @@ const SIGNATURE_MAX: usize = 128;
 /// rpIdHash, flags, signCount: all that an assertion without extensions has.
 const AUTHENTICATOR_DATA_MIN: usize = 37;
 
-const UP: u8 = 0x01;
-const UV: u8 = 0x04;
-const BE: u8 = 0x08;
-const BS: u8 = 0x10;
-const AT: u8 = 0x40;
-const ED: u8 = 0x80;
-const RESERVED: u8 = 0x22;
+pub(super) const UP: u8 = 0x01;
+pub(super) const UV: u8 = 0x04;
+pub(super) const BE: u8 = 0x08;
+pub(super) const BS: u8 = 0x10;
+pub(super) const AT: u8 = 0x40;
+pub(super) const ED: u8 = 0x80;
+pub(super) const RESERVED: u8 = 0x22;
 
 /// What a client sends: the four parts of a WebAuthn assertion, each base64url without padding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -269,7 +269,7 @@ fn check_authenticator_data(data: &[u8], expected: &Expected<'_>) -> Result<Fiel
 }
 
 /// How many bytes follow the one CBOR map that the extensions are. None were asked for, so their content is ignored.
-fn after_extensions(mut bytes: &[u8]) -> Result<usize, AssertionError> {
+pub(super) fn after_extensions(mut bytes: &[u8]) -> Result<usize, AssertionError> {
     match coset::cbor::from_reader::<Value, _>(&mut bytes) {
         Ok(Value::Map(_)) => Ok(bytes.len()),
         Ok(_) | Err(_) => Err(AssertionError::Extensions),

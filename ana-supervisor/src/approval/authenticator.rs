@@ -48,6 +48,26 @@ pub struct Request<'a> {
     pub verify: Verify,
 }
 
+impl<'a> Request<'a> {
+    /// The signature that `options` asks for: the challenge is computed here, from what was rendered.
+    ///
+    /// # Errors
+    /// The operation has no canonical form.
+    pub fn of(options: &'a Options) -> Result<Self, AuthenticatorError> {
+        Ok(Self {
+            challenge: options.operation.challenge().map_err(AuthenticatorError::Operation)?,
+            rp_id: &options.rp_id,
+            origin: &options.origin,
+            allowed: options.offered.iter().map(|offer| offer.credential_id.as_str()).collect(),
+            // The rule's word is in the operation that was shown; a weaker one beside it does not count.
+            verify: match (options.operation.verify, options.verify) {
+                (Verify::Presence, Verify::Presence) => Verify::Presence,
+                (Verify::Pin, _) | (_, Verify::Pin) => Verify::Pin,
+            },
+        })
+    }
+}
+
 /// Something that signs with a passkey when a person agrees.
 pub trait Authenticator {
     fn kind(&self) -> Kind;
@@ -63,17 +83,7 @@ pub trait Authenticator {
     /// # Errors
     /// As [`Authenticator::sign`]; the operation has no canonical form.
     fn assert(&mut self, options: &Options) -> Result<Assertion, AuthenticatorError> {
-        self.sign(&Request {
-            challenge: options.operation.challenge().map_err(AuthenticatorError::Operation)?,
-            rp_id: &options.rp_id,
-            origin: &options.origin,
-            allowed: options.offered.iter().map(|offer| offer.credential_id.as_str()).collect(),
-            // The rule's word is in the operation that was shown; a weaker one beside it does not count.
-            verify: match (options.operation.verify, options.verify) {
-                (Verify::Presence, Verify::Presence) => Verify::Presence,
-                (Verify::Pin, _) | (_, Verify::Pin) => Verify::Pin,
-            },
-        })
+        self.sign(&Request::of(options)?)
     }
 }
 
@@ -95,6 +105,12 @@ pub enum AuthenticatorError {
     Passphrase(#[source] std::io::Error),
     #[error("the key file cannot be used")]
     KeyFile(#[source] super::keyfile::KeyFileError),
+    #[error("the security key cannot be asked")]
+    Helper(#[source] super::security_key::HelperError),
+    #[error("{0}")]
+    SecurityKey(super::security_key::wire::Fault),
+    #[error("the terminal cannot be used")]
+    Terminal(#[source] std::io::Error),
     #[error("the authenticator refused (CTAP status {status:#04x})")]
     Ctap { status: u8 },
 }

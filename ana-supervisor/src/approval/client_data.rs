@@ -23,9 +23,18 @@ pub(super) struct ClientData {
 
 /// The bytes a client signs for an assertion, in the order in which WebAuthn serialises them.
 pub(super) fn encode(challenge: &[u8; 32], origin: &str) -> Vec<u8> {
+    encode_as("webauthn.get", challenge, origin)
+}
+
+/// The same for a new credential.
+pub(super) fn encode_new(challenge: &[u8; 32], origin: &str) -> Vec<u8> {
+    encode_as("webauthn.create", challenge, origin)
+}
+
+fn encode_as(kind: &str, challenge: &[u8; 32], origin: &str) -> Vec<u8> {
     let origin = json!(origin);
     let challenge = BASE64_URL_SAFE_NO_PAD.encode(challenge);
-    format!(r#"{{"type":"webauthn.get","challenge":"{challenge}","origin":{origin}}}"#).into_bytes()
+    format!(r#"{{"type":"{kind}","challenge":"{challenge}","origin":{origin}}}"#).into_bytes()
 }
 
 /// One JSON object and nothing after it; a repeated member, however it is escaped, is an error.

@@ -1,4 +1,5 @@
-//! Sign counters: how a copy of an authenticator shows. Each use of a passkey has to bring a larger one.
+//! Sign counters: how a copy of an authenticator shows. Each use of a passkey has to bring a larger one. And when a key
+//! was used last.
 //!
 //! The desk compares and updates under its own lock; [`Stored`] does the same across sessions, in passkeys.json.
 
@@ -10,8 +11,8 @@ use super::{
 };
 use crate::state::State;
 
-/// Stores a grown sign counter, before the approval that it came with takes effect. Not called for authenticators
-/// without a counter.
+/// Stores a grown sign counter, before the approval that it came with takes effect. Called for security keys, and whatever
+/// else has a counter.
 pub trait Counters: Send {
     /// # Errors
     /// It is not stored; the operation is then refused.
@@ -53,10 +54,11 @@ impl Counters for Stored {
             .iter_mut()
             .find(|passkey| passkey.credential_id == *id)
             .ok_or_else(|| io::Error::other("the passkey was removed"))?;
-        if verified.sign_count() <= passkey.sign_count {
+        if verified.sign_count() != 0 && verified.sign_count() <= passkey.sign_count {
             return Err(io::Error::other("another session has seen this counter"));
         }
         passkey.sign_count = verified.sign_count();
+        passkey.last_used = Some(format!("{:.3}", jiff::Timestamp::now()));
         list.save(&self.state).map_err(io::Error::other)
     }
 }

@@ -6,6 +6,8 @@
 //! a denial is for all of them. Denials in a row close the desk for a while (`backoff.rs`).
 //! Deadlines and `now_ns` are nanoseconds of CLOCK_BOOTTIME.
 
+mod answering;
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     io,
@@ -17,17 +19,15 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     Decided, Judged, Likeness, Reason, Verified,
-    assertion::{self, Assertion, AssertionError, Expected},
+    assertion::AssertionError,
     authenticator::{Offer, Options},
     backoff::Backoff,
     counters::{Counters, InMemory},
     passkeys::{Kind, Passkey, Passkeys},
     state::{Approval, Input, InputError},
 };
-use crate::{
-    operation::{Operation, Verify},
-    policy::Action,
-};
+use crate::{operation::Operation, policy::Action};
+use answering::required;
 
 /// So many decided operations are remembered, to tell a late answer from a wrong id.
 const DECIDED_MAX: usize = 1024;
@@ -233,49 +233,6 @@ impl Desk {
         })
     }
 
-    /// Approves, if the assertion is one for exactly this operation by a passkey that was offered. Verification,
-    /// the counter's comparison and its update happen under one lock, so an assertion cannot count twice.
-    ///
-    /// # Errors
-    /// It does not wait any more, or the assertion does not count (it then goes on waiting).
-    pub fn sign(&self, id: &str, assertion: &Assertion, now_ns: u64) -> Result<(), DeskError> {
-        let mut inner = self.lock();
-        // Is it there, shown, and in time? Only then is a signature worth checking.
-        self.step(&mut inner, id, Input::Tick, now_ns)?;
-        let verified = self.verify(&inner, id, assertion)?;
-        self.step(&mut inner, id, Input::Sign(Box::new(verified.clone())), now_ns)?;
-        if verified.sign_count() != 0 {
-            if let Err(source) = inner.counters.store(&verified) {
-                let reason = "the passkey's counter could not be stored".to_owned();
-                self.step(&mut inner, id, Input::Deny { by: "ana".to_owned(), reason }, now_ns)?;
-                return Err(DeskError::Counter { id: id.to_owned(), source });
-            }
-            inner.count(&verified);
-        }
-        self.step(&mut inner, id, Input::Settle, now_ns)?;
-        inner.backoff.approved();
-        Ok(())
-    }
-
-    /// A person refuses, in the name of `by`: this operation and all that are like it.
-    ///
-    /// # Errors
-    /// It does not wait any more.
-    pub fn deny(&self, id: &str, by: &str, reason: &str, now_ns: u64) -> Result<(), DeskError> {
-        let input = || Input::Deny { by: by.to_owned(), reason: reason.to_owned() };
-        let mut inner = self.lock();
-        let denied = inner.holds.get(id).map(|hold| (hold.asked_ns, hold.alike));
-        self.step(&mut inner, id, input(), now_ns)?;
-        if let Some((asked_ns, alike)) = denied {
-            inner.backoff.denied(asked_ns, now_ns);
-            for other in inner.like(alike) {
-                // One that has just expired is denied as well.
-                self.step(&mut inner, &other, input(), now_ns).ok();
-            }
-        }
-        Ok(())
-    }
-
     /// The process that asked is gone; false when the question was decided before.
     pub fn withdraw(&self, id: &str, now_ns: u64) -> bool {
         self.step(&mut self.lock(), id, Input::Withdraw, now_ns).is_ok()
@@ -314,26 +271,6 @@ impl Desk {
             passkey.sign_count = passkey.sign_count.max(known.map_or(0, |old| old.sign_count));
         }
         inner.passkeys = passkeys;
-    }
-
-    fn verify(&self, inner: &Inner, id: &str, assertion: &Assertion) -> Result<Verified, DeskError> {
-        let hold = inner.holds.get(id).ok_or_else(|| DeskError::Unknown { id: id.to_owned() })?;
-        let question = hold.approval.question().ok_or_else(|| DeskError::Unknown { id: id.to_owned() })?;
-        let enrolled = &inner.passkeys.passkeys;
-        let passkey = enrolled.iter().find(|passkey| passkey.credential_id == assertion.credential_id);
-        if let Some(passkey) = passkey.filter(|passkey| !accepted(passkey, self.allow_software_passkey)) {
-            return Err(DeskError::SoftwarePasskey { name: passkey.name.clone() });
-        }
-        let offered: Vec<Passkey> = inner.offered(self.allow_software_passkey).into_iter().cloned().collect();
-        let expected = Expected {
-            challenge: *question.challenge(),
-            origin: &inner.passkeys.origin,
-            rp_id: &inner.passkeys.rp_id,
-            verify: required(hold).unwrap_or(Verify::Pin),
-            offered: &offered,
-        };
-        assertion::verify(assertion, &expected)
-            .map_err(|source| DeskError::Verification { id: id.to_owned(), source })
     }
 
     /// Feeds one question; sends its answer when that decided it.
@@ -411,6 +348,7 @@ impl Inner {
             | Reason::Person { .. }
             | Reason::Granted { .. }
             | Reason::Refused { .. }
+            | Reason::CounterWentBack(_)
             | Reason::ProcessEnded
             | Reason::QueueFull { .. }
             | Reason::BackedOff { .. }) => Remembered::Decided(reason.to_string()),
@@ -439,16 +377,6 @@ fn offer(passkey: &Passkey) -> Offer {
         credential_id: passkey.credential_id.clone(),
         key_file: passkey.key_file.clone(),
     }
-}
-
-/// The stricter of what the rule asks and what the operation shows.
-fn required(hold: &Hold) -> Option<Verify> {
-    hold.approval.question().map(|question| {
-        match (question.judged().verdict.verify, question.judged().operation.verify) {
-            (Verify::Presence, Verify::Presence) => Verify::Presence,
-            (Verify::Pin, _) | (_, Verify::Pin) => Verify::Pin,
-        }
-    })
 }
 
 fn refusal(error: InputError, id: &str) -> DeskError {

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::{super::samples::*, *};
+use crate::approval::Assertion;
 
 const QUESTIONS: usize = 6;
 const TIMEOUT: u64 = 60 * SECOND;

@@ -1,6 +1,7 @@
 use std::{sync::Barrier, thread};
 
 use super::{super::samples::*, *};
+use crate::{approval::Assertion, operation::Verify};
 
 const DEADLINE: u64 = 120 * SECOND;
 
@@ -259,23 +260,29 @@ fn a_counter_grows_from_operation_to_operation() {
     let token = Token::new("key");
     let stored = Arc::new(Mutex::new(Vec::new()));
     let desk = desk(vec![token.passkey.clone()]).with_counters(Box::new(Recorder(Arc::clone(&stored), true)));
-    let answers: Vec<_> = ["A", "B"].map(|id| desk.ask(judged(id), 0, DEADLINE).unwrap()).into();
-    for id in ["A", "B"] {
+    let ids = ["A", "B", "C", "D"];
+    let mut answers = ids.map(|id| desk.ask(judged(id), 0, DEADLINE).unwrap());
+    for id in ids {
         desk.show(id, 0).unwrap();
     }
     desk.sign("A", &counted(&token, "A", 7), 0).unwrap();
-    for count in [7, 6, 0] {
+    // There may be two of this key: that question is over.
+    for (id, count) in [("B", 7), ("C", 6)] {
+        // A list from disk that is older does not turn the counter back.
+        desk.replace_passkeys(list(vec![token.passkey.clone()]));
         assert!(matches!(
-            desk.sign("B", &counted(&token, "B", count), 0),
+            desk.sign(id, &counted(&token, id, count), 0),
             Err(DeskError::Verification { source: AssertionError::SignCount { stored: 7, .. }, .. })
         ));
+        assert!(matches!(desk.sign(id, &counted(&token, id, 8), 0), Err(DeskError::AlreadyDecided { .. })));
     }
-    // A list from disk that is older does not turn the counter back.
-    desk.replace_passkeys(list(vec![token.passkey.clone()]));
-    assert!(desk.sign("B", &counted(&token, "B", 7), 0).is_err());
-    desk.sign("B", &counted(&token, "B", 8), 0).unwrap();
+    desk.sign("D", &counted(&token, "D", 8), 0).unwrap();
     assert_eq!(*stored.lock().unwrap(), [7, 8]);
-    assert!(answers.into_iter().all(|mut answer| answer.try_recv().unwrap().approved()));
+    let decided = answers.each_mut().map(|answer| answer.try_recv().unwrap());
+    assert_eq!(decided.each_ref().map(Decided::approved), [true, false, false, true]);
+    let Reason::CounterWentBack(back) = decided[2].reason() else { panic!("{:?}", decided[2]) };
+    assert_eq!((back.passkey.as_str(), back.stored, back.found), ("key", 7, 6));
+    assert_eq!(back.assertion, counted(&token, "C", 6));
 }
 
 #[test]

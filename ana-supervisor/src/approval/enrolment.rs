@@ -4,23 +4,26 @@
 //! that cannot sign is never enrolled. Nothing here writes the list or the evidence; the caller does, in that
 //! order: evidence first.
 
-use std::path::{Path, PathBuf};
+mod software;
+
+use std::path::PathBuf;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use pkcs8::rand_core::{OsRng, RngCore};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
-use zeroize::Zeroizing;
 
 use super::{
     assertion::{self, AssertionError, Expected, Verified},
     authenticator::{Authenticator, AuthenticatorError, Request},
-    keyfile::{self, KeyFile, KeyFileError},
+    keyfile::KeyFileError,
     passkeys::{self, Invalid, Kind, Passkey, Passkeys},
-    software::{AskPassphrase, Registration, SoftwarePasskey},
+    security_key::{RegistrationError, wire::Attestation},
+    software::Registration,
 };
 use crate::operation::Verify;
+pub use software::{KeyFileWish, NewSoftware, authoriser};
 
 const VERSION: u32 = 1;
 
@@ -82,6 +85,37 @@ pub struct Enrolled {
     pub possession: Verified,
     /// An enrolled passkey's signature; `None` for the first passkey of a host.
     pub authorised_by: Option<Verified>,
+    /// What the key says of its making.
+    pub attested: Option<Attested>,
+}
+
+/// An attestation, and what it is over (WebAuthn, 6.5). Neither asked for nor judged: it is for those who know the makers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Attested {
+    /// Base64url.
+    pub authenticator_data: String,
+    /// Base64url.
+    pub client_data_json: String,
+    #[serde(flatten)]
+    pub statement: Attestation,
+}
+
+/// A new passkey, as the thing that holds it made it.
+#[derive(Clone, Debug)]
+pub struct Made {
+    pub registration: Registration,
+    pub transports: Vec<String>,
+    pub key_file: Option<PathBuf>,
+    pub attested: Option<Attested>,
+}
+
+/// Something that can make a new passkey and sign with it.
+pub trait NewPasskey: Authenticator {
+    /// Makes it, for this person and host. Whatever it leaves behind is not enrolled.
+    ///
+    /// # Errors
+    /// What is missing or wrong.
+    fn make(&mut self, list: &Passkeys, approver: &str) -> Result<Made, EnrolError>;
 }
 
 /// Why a passkey is not enrolled.
@@ -102,6 +136,10 @@ pub enum EnrolError {
     Owner { path: PathBuf, uid: u32 },
     #[error("the new key file is not usable")]
     KeyFile(#[source] KeyFileError),
+    #[error("the new key is not usable")]
+    Key(#[source] AuthenticatorError),
+    #[error("what the new key made cannot be enrolled")]
+    Registration(#[source] RegistrationError),
     #[error("the new key does not sign")]
     Possession(#[source] AuthenticatorError),
     #[error("the new key's signature does not count")]
@@ -110,6 +148,10 @@ pub enum EnrolError {
         "passkeys are enrolled here ({names}), so a further one needs the approval of one of them: add --with KEYFILE"
     )]
     NeedsAuthorisation { names: String },
+    #[error(
+        "a security key is enrolled here ({names}), so a further passkey needs the approval of one; leave --with out"
+    )]
+    NeedsSecurityKey { names: String },
     #[error("the key file that was to approve the enrolment is not usable")]
     With(#[source] KeyFileError),
     #[error("the enrolled passkey did not sign the enrolment")]
@@ -121,154 +163,112 @@ pub enum EnrolError {
 }
 
 /// What is to be enrolled.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Wish<'a> {
     pub name: &'a str,
     /// The person it stands for.
     pub approver: &'a str,
-    /// Where the key file is, or will be.
-    pub key_file: &'a Path,
-    /// Put a new key under this passphrase.
-    pub passphrase: Option<Zeroizing<String>>,
-    /// A key file of an enrolled passkey.
-    pub with: Option<&'a Path>,
 }
 
-/// Makes (or takes over) the key, has it sign, has an enrolled passkey sign, verifies both. Creates the key file;
-/// changes nothing else. Hold the list's [`passkeys::Lock`]. `ask` gets a key file's path and gives its passphrase.
+/// Who has to approve a further passkey.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Authority {
+    /// Nobody but root: it is the first one.
+    Root,
+    Software,
+    /// Where there is a security key, a file is not enough any more.
+    SecurityKey,
+}
+
+impl Authority {
+    pub fn over(list: &Passkeys) -> Self {
+        match list.passkeys.iter().any(|passkey| passkey.kind == Kind::SecurityKey) {
+            true => Self::SecurityKey,
+            false if list.passkeys.is_empty() => Self::Root,
+            false => Self::Software,
+        }
+    }
+}
+
+/// Whether the name can be enrolled; asked before anything is made.
 ///
 /// # Errors
-/// What is missing or wrong. A new key file may be left behind; the next attempt takes it over.
+/// It cannot.
+pub fn check_name(list: &Passkeys, name: &str) -> Result<(), EnrolError> {
+    passkeys::check_name(name)?;
+    match list.named(name) {
+        Some(_) => Err(EnrolError::NameTaken(name.to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// Has the key made, has it sign, has an enrolled passkey sign, verifies both. Changes neither list nor evidence. Hold the
+/// list's [`passkeys::Lock`]. `authoriser` is what [`Authority::over`] asks for.
+///
+/// # Errors
+/// What is missing or wrong.
 pub fn enrol(
     list: &Passkeys,
-    wish: &Wish<'_>,
-    ask: impl Fn(&Path) -> AskPassphrase,
+    wish: Wish<'_>,
+    new: &mut dyn NewPasskey,
+    authoriser: Option<&mut dyn Authenticator>,
 ) -> Result<Enrolled, EnrolError> {
-    passkeys::check_name(wish.name)?;
-    if list.named(wish.name).is_some() {
-        return Err(EnrolError::NameTaken(wish.name.to_owned()));
+    check_name(list, wish.name)?;
+    let names = || list.passkeys.iter().map(|passkey| passkey.name.as_str()).collect::<Vec<_>>().join(", ");
+    match (Authority::over(list), authoriser.as_ref().map(|by| by.kind())) {
+        (Authority::Root, _)
+        | (Authority::SecurityKey, Some(Kind::SecurityKey))
+        | (Authority::Software, Some(_)) => {}
+        (Authority::SecurityKey, _) => return Err(EnrolError::NeedsSecurityKey { names: names() }),
+        (Authority::Software, None) => return Err(EnrolError::NeedsAuthorisation { names: names() }),
     }
-    // Before anything is made: is there somebody who can authorise?
-    let authoriser = authoriser(list, wish, &ask)?;
-    let (mut key, registration) = new_key(list, wish, &ask)?;
-    let passkey = passkey(wish, &registration);
-    let enrolment = Enrolment::new(wish.name, &registration, list.host());
+    let made = new.make(list, wish.approver)?;
+    let enrolment = Enrolment::new(wish.name, &made.registration, list.host());
+    let attested = made.attested.clone();
+    let passkey = passkey(wish, made, new.kind());
     let challenge = enrolment.challenge()?;
-    let assertion =
-        sign(&mut key, list, std::slice::from_ref(&passkey), challenge).map_err(EnrolError::Possession)?;
+    let assertion = sign(new, list, &[&passkey], challenge).map_err(EnrolError::Possession)?;
     let possession = verify(list, std::slice::from_ref(&passkey), challenge, &assertion)
         .map_err(EnrolError::PossessionVerification)?;
     let authorised_by = match authoriser {
         None => None,
-        Some(mut authoriser) => {
-            let assertion =
-                sign(&mut authoriser, list, &list.passkeys, challenge).map_err(EnrolError::Authorisation)?;
+        Some(authoriser) => {
+            let kind = authoriser.kind();
+            let able: Vec<&Passkey> = list.passkeys.iter().filter(|passkey| passkey.kind == kind).collect();
+            let assertion = sign(authoriser, list, &able, challenge).map_err(EnrolError::Authorisation)?;
             let verified = verify(list, &list.passkeys, challenge, &assertion)
                 .map_err(EnrolError::AuthorisationVerification)?;
             Some(verified)
         }
     };
-    Ok(Enrolled { passkey, enrolment, possession, authorised_by })
+    // The key has counted its second signature.
+    let passkey = Passkey { sign_count: possession.sign_count(), ..passkey };
+    Ok(Enrolled { passkey, enrolment, possession, authorised_by, attested })
 }
 
-/// The enrolled passkey that authorises, if one is needed: `--with`, or the first remembered key file that opens.
-fn authoriser(
-    list: &Passkeys,
-    wish: &Wish<'_>,
-    ask: &impl Fn(&Path) -> AskPassphrase,
-) -> Result<Option<SoftwarePasskey>, EnrolError> {
-    if let Some(path) = wish.with {
-        return SoftwarePasskey::open(path, ask(path)).map(Some).map_err(EnrolError::With);
-    }
-    if list.passkeys.is_empty() {
-        return Ok(None);
-    }
-    let remembered = list.passkeys.iter().find_map(|passkey| {
-        let path = passkey.key_file.as_deref()?;
-        let key = SoftwarePasskey::open(path, ask(path)).ok()?;
-        (key.key_file().credential_id() == passkey.credential_id).then_some(key)
-    });
-    remembered.map(Some).ok_or_else(|| {
-        let names: Vec<&str> = list.passkeys.iter().map(|passkey| passkey.name.as_str()).collect();
-        EnrolError::NeedsAuthorisation { names: names.join(", ") }
-    })
-}
-
-fn new_key(
-    list: &Passkeys,
-    wish: &Wish<'_>,
-    ask: &impl Fn(&Path) -> AskPassphrase,
-) -> Result<(SoftwarePasskey, Registration), EnrolError> {
-    let path = wish.key_file;
-    let there = path.symlink_metadata().is_ok();
-    let (file, made) = if there {
-        (existing(list, wish)?, None)
-    } else {
-        let passphrase = wish.passphrase.as_ref().map(|text| text.as_str());
-        let (file, registration) = SoftwarePasskey::generate(&list.rp_id, wish.approver, passphrase)
-            .map_err(EnrolError::Possession)?;
-        file.create(path).map_err(EnrolError::KeyFile)?;
-        (file, Some(registration))
-    };
-    // A passphrase that was just chosen is not asked for again.
-    let ask = match &wish.passphrase {
-        Some(passphrase) => {
-            let passphrase = passphrase.clone();
-            Box::new(move || Ok(passphrase.clone())) as AskPassphrase
-        }
-        None => ask(path),
-    };
-    let mut key = SoftwarePasskey::from_key_file(file, ask);
-    let registration = match made {
-        Some(registration) => registration,
-        None => key.registration().map_err(EnrolError::Possession)?,
-    };
-    Ok((key, registration))
-}
-
-/// A key file that an earlier attempt left behind: taken over if it is a key of this host that nobody enrolled.
-fn existing(list: &Passkeys, wish: &Wish<'_>) -> Result<KeyFile, EnrolError> {
-    let path = wish.key_file.to_owned();
-    let (file, uid) = keyfile::open(&path).map_err(EnrolError::KeyFile)?;
-    let key = KeyFile::read(file, &path).map_err(EnrolError::KeyFile)?;
-    // Enrolling is root's, so "own" is root's, too.
-    if uid != 0 && uid != nix::unistd::geteuid().as_raw() {
-        return Err(EnrolError::Owner { path, uid });
-    }
-    if key.rp_id() != list.rp_id {
-        let found = key.rp_id().to_owned();
-        return Err(EnrolError::OtherRpId { path, found, expected: list.rp_id.clone() });
-    }
-    if let Some(enrolled) = list.passkeys.iter().find(|passkey| passkey.credential_id == key.credential_id())
-    {
-        return Err(EnrolError::AlreadyEnrolled { path, name: enrolled.name.clone() });
-    }
-    if wish.passphrase.is_some() && !key.encrypted() {
-        return Err(EnrolError::NoPassphrase { path });
-    }
-    Ok(key)
-}
-
-fn passkey(wish: &Wish<'_>, registration: &Registration) -> Passkey {
+fn passkey(wish: Wish<'_>, made: Made, kind: Kind) -> Passkey {
+    let Made { registration, transports, key_file, attested: _ } = made;
     Passkey {
         name: wish.name.to_owned(),
-        kind: Kind::Software,
-        credential_id: registration.credential_id.clone(),
-        public_key: registration.public_key.clone(),
-        aaguid: registration.aaguid.clone(),
+        kind,
+        credential_id: registration.credential_id,
+        public_key: registration.public_key,
+        aaguid: registration.aaguid,
+        transports,
         be: registration.be,
         bs: registration.bs,
         sign_count: registration.sign_count,
         created: format!("{:.3}", jiff::Timestamp::now()),
+        last_used: None,
         approver: wish.approver.to_owned(),
-        key_file: Some(wish.key_file.to_owned()),
+        key_file,
     }
 }
 
 fn sign(
-    key: &mut SoftwarePasskey,
+    key: &mut (impl Authenticator + ?Sized),
     list: &Passkeys,
-    allowed: &[Passkey],
+    allowed: &[&Passkey],
     challenge: [u8; 32],
 ) -> Result<super::Assertion, AuthenticatorError> {
     key.sign(&Request {

@@ -1,11 +1,39 @@
-use std::{fs, os::unix::fs::chown};
+use std::{fs, os::unix::fs::chown, path::Path};
 
 use tempfile::TempDir;
+use zeroize::Zeroizing;
 
-use super::{super::samples::*, *};
+use super::{
+    super::{
+        keyfile::KeyFile,
+        samples::*,
+        software::{AskPassphrase, SoftwarePasskey},
+    },
+    *,
+};
+
+/// A software passkey to be enrolled, as the command line has it.
+struct Wish<'a> {
+    name: &'a str,
+    key_file: &'a Path,
+    with: Option<&'a Path>,
+    passphrase: Option<Zeroizing<String>>,
+}
 
 fn wish<'a>(name: &'a str, key_file: &'a Path, with: Option<&'a Path>) -> Wish<'a> {
-    Wish { name, approver: "bob", key_file, passphrase: None, with }
+    Wish { name, key_file, with, passphrase: None }
+}
+
+fn enrol(list: &Passkeys, wish: &Wish<'_>, ask: fn(&Path) -> AskPassphrase) -> Result<Enrolled, EnrolError> {
+    let mut by = authoriser(list, wish.with, &ask)?;
+    let key_file = KeyFileWish { key_file: wish.key_file, passphrase: wish.passphrase.clone() };
+    let by = by.as_mut().map(|by| by as &mut dyn Authenticator);
+    super::enrol(
+        list,
+        super::Wish { name: wish.name, approver: "bob" },
+        &mut NewSoftware::new(key_file, ask),
+        by,
+    )
 }
 
 fn no_terminal(_: &Path) -> AskPassphrase {
@@ -38,6 +66,30 @@ fn the_first_is_roots_and_the_second_needs_the_first() {
     let error = enrol(&list, &wish("four", &four, None), no_terminal).unwrap_err();
     assert!(matches!(error, EnrolError::NeedsAuthorisation { .. }), "{error}");
     assert!(!four.exists());
+}
+
+/// A file can be copied by whoever is root for a moment; a security key cannot.
+#[test]
+fn where_there_is_a_security_key_a_file_authorises_nothing() {
+    let folder = TempDir::new().unwrap();
+    let one = folder.path().join("one.key");
+    let mut list = list(vec![]);
+    let first = enrol(&list, &wish("one", &one, None), no_terminal).unwrap().passkey;
+    list.passkeys.push(first.clone());
+    assert_eq!(Authority::over(&list), Authority::Software);
+    list.passkeys.push(Passkey {
+        kind: Kind::SecurityKey,
+        name: "usb".to_owned(),
+        credential_id: b64([9; 32]),
+        ..first
+    });
+    assert_eq!(Authority::over(&list), Authority::SecurityKey);
+    for with in [None, Some(one.as_path())] {
+        let two = folder.path().join("two.key");
+        let error = enrol(&list, &wish("two", &two, with), no_terminal).unwrap_err();
+        assert!(matches!(error, EnrolError::NeedsSecurityKey { .. }), "{error:?}");
+        assert!(!two.exists(), "nothing is made");
+    }
 }
 
 /// RFC 8785 by hand: the members in the order of their names, no spaces.

@@ -23,6 +23,7 @@ impl Grant {
             Reason::Rule { .. }
             | Reason::Granted { .. }
             | Reason::Refused { .. }
+            | Reason::CounterWentBack(_)
             | Reason::TimedOut { .. }
             | Reason::ProcessEnded
             | Reason::QueueFull { .. }

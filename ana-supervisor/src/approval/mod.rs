@@ -17,6 +17,7 @@ pub mod enrolment;
 mod grant;
 pub mod keyfile;
 pub mod passkeys;
+pub mod security_key;
 pub mod software;
 pub mod state;
 
@@ -26,6 +27,8 @@ mod crosscheck;
 mod samples;
 
 use std::sync::Arc;
+
+use serde::Serialize;
 
 use crate::{
     operation::Operation,
@@ -54,6 +57,18 @@ pub struct Decided {
     reason: Reason,
 }
 
+/// A valid signature by a passkey whose counter should have been larger.
+#[derive(Clone, Debug, Serialize)]
+pub struct WentBack {
+    /// The passkey's name.
+    pub passkey: String,
+    /// The largest counter that was seen.
+    pub stored: u32,
+    /// This one's.
+    pub found: u32,
+    pub assertion: Assertion,
+}
+
 /// Why an operation was answered the way it was.
 #[derive(Clone, Debug)]
 pub enum Reason {
@@ -65,6 +80,8 @@ pub enum Reason {
     Granted { approver: String, operation: String },
     /// A person (or ana itself, for the reason given) said no.
     Refused { by: String, reason: String },
+    /// A passkey's counter went back: there may be a copy of it.
+    CounterWentBack(Box<WentBack>),
     /// Nobody answered in time.
     TimedOut { seconds: u64 },
     /// The process that asked is gone.
@@ -134,6 +151,7 @@ impl Decided {
             Reason::Rule { .. } => self.judged.verdict.action == Action::Allow,
             Reason::Person { .. } | Reason::Granted { .. } => true,
             Reason::Refused { .. }
+            | Reason::CounterWentBack(_)
             | Reason::TimedOut { .. }
             | Reason::ProcessEnded
             | Reason::QueueFull { .. }
@@ -153,6 +171,12 @@ impl std::fmt::Display for Reason {
             }
             Self::Refused { by, reason } if reason.is_empty() => write!(f, "refused by {by}"),
             Self::Refused { by, reason } => write!(f, "refused by {by}: {reason}"),
+            Self::CounterWentBack(back) => write!(
+                f,
+                "the counter of the passkey \"{}\" went from {} to {}: there may be a copy of the key; \
+                 `ana passkey remove` it unless you know why",
+                back.passkey, back.stored, back.found
+            ),
             Self::TimedOut { seconds } => write!(f, "timed out after {seconds}s"),
             Self::ProcessEnded => write!(f, "the process that asked has ended"),
             Self::QueueFull { limit } => write!(f, "{limit} operations wait already"),

@@ -55,6 +55,9 @@ pub struct Passkey {
     pub public_key: String,
     /// The authenticator's model, as a UUID.
     pub aaguid: String,
+    /// How it is reached (WebAuthn, 5.8.4), in its own words.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub transports: Vec<String>,
     /// Backup eligible; fixed for the passkey's life.
     pub be: bool,
     /// Backed up at the enrolment.
@@ -63,6 +66,9 @@ pub struct Passkey {
     pub sign_count: u32,
     /// RFC 3339.
     pub created: String,
+    /// RFC 3339: its last approval; not kept for software passkeys.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_used: Option<String>,
     /// The person, by account name.
     pub approver: String,
     /// Where a software passkey's key file was at the enrolment.

@@ -300,7 +300,8 @@ fn private_cose(key: &SecretKey) -> CoseKey {
         .build()
 }
 
-fn uuid(bytes: &[u8; 16]) -> String {
+/// An AAGUID as text (RFC 9562).
+pub(super) fn uuid(bytes: &[u8; 16]) -> String {
     let mut text = String::with_capacity(36);
     for (at, byte) in bytes.iter().enumerate() {
         if matches!(at, 4 | 6 | 8 | 10) {

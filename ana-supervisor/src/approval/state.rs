@@ -9,7 +9,7 @@ use std::{mem, sync::Arc};
 
 use thiserror::Error;
 
-use super::{Decided, Judged, Reason, Verified};
+use super::{Decided, Judged, Reason, Verified, WentBack};
 use crate::operation::Operation;
 
 /// What can happen to a question. A closed list.
@@ -23,6 +23,8 @@ pub enum Input {
     Settle,
     /// Somebody said no.
     Deny { by: String, reason: String },
+    /// Somebody signed it with a key whose counter went back.
+    GoBack(Box<WentBack>),
     /// The process that asked is gone.
     Withdraw,
     /// Time passed.
@@ -124,6 +126,7 @@ impl Question {
             Input::Sign(_) => (Approval::Asked(self), Err(InputError::NotShown)),
             Input::Settle => (Approval::Asked(self), Err(InputError::NotSigned)),
             Input::Deny { by, reason } => (self.decide(Reason::Refused { by, reason }), Ok(())),
+            Input::GoBack(back) => (self.decide(Reason::CounterWentBack(back)), Ok(())),
             Input::Withdraw => (self.decide(Reason::ProcessEnded), Ok(())),
             Input::Tick => (Approval::Asked(self), Ok(())),
         }
@@ -139,6 +142,7 @@ impl Question {
             Input::Sign(_) => (Approval::Shown(self), Err(InputError::OtherChallenge)),
             Input::Settle => (Approval::Shown(self), Err(InputError::NotSigned)),
             Input::Deny { by, reason } => (self.decide(Reason::Refused { by, reason }), Ok(())),
+            Input::GoBack(back) => (self.decide(Reason::CounterWentBack(back)), Ok(())),
             Input::Withdraw => (self.decide(Reason::ProcessEnded), Ok(())),
         }
     }
@@ -153,6 +157,7 @@ impl Question {
             Input::Sign(_) => (Approval::Signed(self, verified), Err(InputError::AlreadySigned)),
             // Nothing has happened yet, so a no still counts.
             Input::Deny { by, reason } => (self.decide(Reason::Refused { by, reason }), Ok(())),
+            Input::GoBack(back) => (self.decide(Reason::CounterWentBack(back)), Ok(())),
             Input::Withdraw => (self.decide(Reason::ProcessEnded), Ok(())),
         }
     }

@@ -27,6 +27,7 @@ pub fn extra(state: Option<&Path>) -> Vec<Check> {
         machine::state(state),
         policy,
         passkeys(&paths.passkeys, parsed.as_ref()),
+        machine::security_keys(),
     ];
     if let Some(policy) = &parsed {
         checks.extend([listed_files(policy), path(policy)]);
@@ -170,7 +171,7 @@ fn path(policy: &Policy) -> Check {
 
 fn passkeys(path: &Path, policy: Option<&Policy>) -> Check {
     const NAME: &str = "passkeys";
-    const ENROLL: &str = "ana passkey enroll --name NAME --software KEYFILE";
+    const ENROLL: &str = "plug in a security key, and: sudo ana passkey enroll --name NAME";
     let passkeys = match Passkeys::load_from(path) {
         Ok(list) => list.map(|list| list.passkeys).unwrap_or_default(),
         Err(error) => return check(NAME, Status::Missing, chain(&error), "repair or remove the file"),

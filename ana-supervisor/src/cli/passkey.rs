@@ -15,38 +15,31 @@ use zeroize::Zeroizing;
 use crate::{
     approval::{
         Verified,
-        enrolment::{self, Enrolled, Wish},
-        passkeys::{self, Lock, Passkeys},
+        authenticator::Authenticator,
+        enrolment::{self, Authority, Enrolled, KeyFileWish, NewSoftware, Wish},
+        passkeys::{self, Kind, Lock, Passkeys},
         software::AskPassphrase,
     },
+    cli::ceremony::AtTerminal,
     evidence::{AssertionRecord, Entry, Event, Store},
+    operation::Verify,
     state::State,
 };
 
 /// Enroll, list, rename and remove passkeys
 #[derive(Debug, Subcommand)]
 pub enum Args {
-    /// Enroll a passkey; needs root, and the approval of an enrolled passkey once there is one
-    Enroll {
-        /// What the passkey is called; the approver's account name if left out
-        #[arg(long)]
-        name: Option<String>,
-        /// Make a software passkey in this file (for tests and demos: whoever can read the file can approve)
-        #[arg(long, value_name = "KEYFILE")]
-        software: PathBuf,
-        /// The key file of an enrolled passkey that approves this one
-        #[arg(long, value_name = "KEYFILE")]
-        with: Option<PathBuf>,
-        /// Ask for a passphrase to protect the key file with; rules with verify = "pin" need one
-        #[arg(long)]
-        passphrase: bool,
-    },
+    /// Enroll a security key (or, with --software, a key file); needs root, and the approval of an enrolled passkey once
+    /// there is one
+    Enroll(Enroll),
     /// List the enrolled passkeys
     List {
         /// Print a JSON array
         #[arg(long)]
         json: bool,
     },
+    /// Print the udev rule that lets people open their security keys
+    UdevRule,
     /// Rename a passkey; needs root
     Rename {
         /// The passkey's name
@@ -64,13 +57,50 @@ pub enum Args {
     },
 }
 
+/// Installed as /etc/udev/rules.d/70-ana-security-keys.rules.
+const UDEV_RULE: &str = include_str!("../../files/70-ana-security-keys.rules");
+
+/// What to enroll.
+#[derive(Debug, clap::Args)]
+pub struct Enroll {
+    /// What the passkey is called; the approver's account name if left out
+    #[arg(long)]
+    name: Option<String>,
+    /// The person that it stands for, by account name; whoever called sudo if left out
+    #[arg(long, value_name = "USER")]
+    approver: Option<String>,
+    /// What the key has to ask of its person at the enrolment; rules with verify = "pin" need a key with a PIN
+    #[arg(long, value_enum, default_value_t = Verification::Presence, conflicts_with = "software")]
+    verify: Verification,
+    /// Make a resident credential, which the key can list; not needed by ana
+    #[arg(long, conflicts_with = "software")]
+    resident: bool,
+    /// Make a software passkey in this file (for tests and demos: whoever can read the file can approve)
+    #[arg(long, value_name = "KEYFILE")]
+    software: Option<PathBuf>,
+    /// The key file of an enrolled passkey that approves this one
+    #[arg(long, value_name = "KEYFILE")]
+    with: Option<PathBuf>,
+    /// Ask for a passphrase to protect the key file with; rules with verify = "pin" need one
+    #[arg(long, requires = "software")]
+    passphrase: bool,
+}
+
+/// What a key asks of its person.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Verification {
+    /// A touch
+    Presence,
+    /// A touch, and its PIN or a finger that it knows
+    Pin,
+}
+
 /// Runs the command on the state folder `state`, or the default one. Errors go to stderr, with their causes.
 pub fn run(args: Args, state: Option<&Path>) -> ExitCode {
     let result = match args {
-        Args::Enroll { name, software, with, passphrase } => {
-            enroll(state, name, &software, with.as_deref(), passphrase)
-        }
+        Args::Enroll(args) => enroll(state, &args),
         Args::List { json } => list(state, json),
+        Args::UdevRule => say(UDEV_RULE.trim_end()),
         Args::Rename { old, new } => rename(state, &old, &new),
         Args::Remove { name, force } => remove(state, &name, force),
     };
@@ -84,36 +114,86 @@ pub fn run(args: Args, state: Option<&Path>) -> ExitCode {
     }
 }
 
-fn enroll(
-    state: Option<&Path>,
-    name: Option<String>,
-    key_file: &Path,
-    with: Option<&Path>,
-    passphrase: bool,
-) -> anyhow::Result<()> {
+fn enroll(state: Option<&Path>, args: &Enroll) -> anyhow::Result<()> {
     need_root("enrolling")?;
     let state = State::open(state)?;
-    let approver = approver()?;
-    let name = name.unwrap_or_else(|| approver.clone());
-    let key_file = std::path::absolute(key_file).context("the key file's path has no absolute form")?;
+    let approver = match &args.approver {
+        Some(name) => account(name)?,
+        None => approver()?,
+    };
+    let name = args.name.clone().unwrap_or_else(|| approver.clone());
     let _lock = Lock::take(&state)?;
     let mut list = match Passkeys::load(&state)? {
         Some(list) => list,
         None => Passkeys::new(&host()?)?,
     };
-    let passphrase = if passphrase { Some(new_passphrase(&key_file)?) } else { None };
-    let wish = Wish { name: &name, approver: &approver, key_file: &key_file, passphrase, with };
-    let enrolled = enrolment::enrol(&list, &wish, ask)?;
+    enrolment::check_name(&list, &name)?;
+    let wish = Wish { name: &name, approver: &approver };
+    let enrolled = match &args.software {
+        Some(key_file) => enroll_software(&list, wish, key_file, args)?,
+        None => enroll_security_key(&list, wish, args)?,
+    };
     // Evidence first: a passkey that nobody can account for is never on the list.
     Store::open(&state)?.append(enrolment_entry(&enrolled)).context("the passkey is not enrolled")?;
     let by = enrolled.authorised_by.as_ref().map_or("root", |verified| verified.passkey());
-    let message = format!(
-        "enrolled the software passkey {name:?} of {approver}, authorised by {by}; its key is {}",
-        key_file.display()
-    );
+    let what = match &enrolled.passkey.key_file {
+        Some(path) => format!("; its key is {}", path.display()),
+        None => String::new(),
+    };
+    let kind = match enrolled.passkey.kind {
+        Kind::Software => "software passkey",
+        Kind::SecurityKey => "security key",
+    };
+    let message = format!("enrolled the {kind} {name:?} of {approver}, authorised by {by}{what}");
     list.passkeys.push(enrolled.passkey);
     list.save(&state)?;
     say(&message)
+}
+
+fn enroll_software(
+    list: &Passkeys,
+    wish: Wish<'_>,
+    key_file: &Path,
+    args: &Enroll,
+) -> anyhow::Result<Enrolled> {
+    let key_file = std::path::absolute(key_file).context("the key file's path has no absolute form")?;
+    let mut by = by(list, args, None)?;
+    let passphrase = if args.passphrase { Some(new_passphrase(&key_file)?) } else { None };
+    let mut new = NewSoftware::new(KeyFileWish { key_file: &key_file, passphrase }, ask);
+    let by = by.as_deref_mut().map(|by| by as &mut dyn Authenticator);
+    Ok(enrolment::enrol(list, wish, &mut new, by)?)
+}
+
+fn enroll_security_key(list: &Passkeys, wish: Wish<'_>, args: &Enroll) -> anyhow::Result<Enrolled> {
+    let verify = match args.verify {
+        Verification::Presence => Verify::Presence,
+        Verification::Pin => Verify::Pin,
+    };
+    let steps = if Authority::over(list) == Authority::SecurityKey { 3 } else { 2 };
+    let mut new = AtTerminal::new_key(verify, args.resident, steps);
+    let mut by = by(list, args, Some(steps))?;
+    let by = by.as_deref_mut().map(|by| by as &mut dyn Authenticator);
+    Ok(enrolment::enrol(list, wish, &mut new, by)?)
+}
+
+/// Who authorises it.
+fn by(
+    list: &Passkeys,
+    args: &Enroll,
+    steps: Option<usize>,
+) -> anyhow::Result<Option<Box<dyn Authenticator>>> {
+    if args.with.is_none() && Authority::over(list) == Authority::SecurityKey {
+        return Ok(Some(Box::new(AtTerminal::enrolled(list, steps))));
+    }
+    let software = enrolment::authoriser(list, args.with.as_deref(), &ask)?;
+    Ok(software.map(|key| Box::new(key) as Box<dyn Authenticator>))
+}
+
+/// An account of this host.
+fn account(name: &str) -> anyhow::Result<String> {
+    let user = nix::unistd::User::from_name(name).context("the account database cannot be read")?;
+    ensure!(user.is_some(), "there is no account {name:?} here: approvers are named by their accounts");
+    Ok(name.to_owned())
 }
 
 fn list(state: Option<&Path>, json: bool) -> anyhow::Result<()> {
@@ -127,18 +207,46 @@ fn list(state: Option<&Path>, json: bool) -> anyhow::Result<()> {
     }
     let mut table = Table::new();
     table.load_style(TableStyle::new());
-    table.set_header(["NAME", "KIND", "APPROVER", "ENROLLED", "KEY"]);
+    table.set_header([
+        "NAME",
+        "KIND",
+        "APPROVER",
+        "ENROLLED",
+        "LAST USED",
+        "COUNT",
+        "BACKUP",
+        "MODEL",
+        "REACHED BY",
+    ]);
     for passkey in &passkeys {
-        let key_file = passkey.key_file.as_deref().map(|path| path.display().to_string());
+        let reached_by = match &passkey.key_file {
+            Some(path) => path.display().to_string(),
+            None => passkey.transports.join(", "),
+        };
+        let backup = match (passkey.be, passkey.bs) {
+            (false, _) => "bound to it",
+            (true, false) => "possible",
+            (true, true) => "backed up",
+        };
+        let count = if passkey.sign_count == 0 { "-".to_owned() } else { passkey.sign_count.to_string() };
         table.add_row([
             passkey.name.clone(),
             passkey.kind.to_string(),
-            passkey.approver.escape_default().to_string(),
-            passkey.created.escape_default().to_string(),
-            key_file.unwrap_or_default().escape_default().to_string(),
+            plain(&passkey.approver),
+            plain(&passkey.created),
+            passkey.last_used.as_deref().map_or_else(|| "-".to_owned(), plain),
+            count,
+            backup.to_owned(),
+            plain(&passkey.aaguid),
+            plain(&reached_by),
         ]);
     }
     say(&table.trim_fmt())
+}
+
+/// The list can be written by hand.
+fn plain(text: &str) -> String {
+    text.escape_default().to_string()
 }
 
 fn rename(state: Option<&Path>, old: &str, new: &str) -> anyhow::Result<()> {
@@ -235,6 +343,7 @@ fn enrolment_entry(enrolled: &Enrolled) -> Entry {
         "approver": passkey.approver,
         "authorised_by": authorised_by.map(Verified::passkey),
         "possession": enrolled.possession.assertion(),
+        "attested": enrolled.attested,
         // The first passkey has nobody to vouch for it but its own key.
         "assertion": record(authorised_by.unwrap_or(&enrolled.possession)),
     });

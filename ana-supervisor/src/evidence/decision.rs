@@ -105,6 +105,12 @@ fn reason(reason: &Reason) -> (DecidedBy, Option<AssertionRecord>, Value) {
             let decided_by = if by == "ana" { DecidedBy::System } else { DecidedBy::Person };
             (decided_by, None, json!({ "because": because, "by": by }))
         }
+        Reason::CounterWentBack(back) => {
+            let detail = json!({
+                "because": because, "by": "ana", "passkey": back.passkey, "stored": back.stored, "found": back.found,
+            });
+            (DecidedBy::System, None, detail)
+        }
         Reason::TimedOut { seconds } => {
             (DecidedBy::Timeout, None, json!({ "because": because, "seconds": seconds }))
         }

@@ -36,7 +36,9 @@ impl HumanProof for WebAuthn {
             aaguid: String::new(),
             approver: record.approver.clone(),
             created: String::new(),
+            last_used: None,
             key_file: None,
+            transports: Vec::new(),
             be: flags & 0x08 != 0,
             bs: flags & 0x10 != 0,
             // Whether the counter grew was decided when the approval came in.

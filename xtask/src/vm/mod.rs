@@ -40,6 +40,7 @@ pub(crate) struct Args {
 const DEFAULT: &str = "kernel::";
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    packages::to_build()?;
     packages::install(&[
         need("qemu-system-x86_64", "qemu-system-x86"),
         need("busybox", "busybox-static"),

@@ -28,14 +28,17 @@ impl Secret {
 
     /// Takes what was typed; what follows the end of the line is thrown away.
     pub(super) fn take(&mut self, keys: &[u8]) -> Typed {
-        for &key in keys {
+        for (place, &key) in keys.iter().enumerate() {
             match key {
                 b'\r' | b'\n' => {
                     let line = String::from_utf8_lossy(&self.typed).into_owned();
                     self.typed.clear();
                     return Typed::Line(Zeroizing::new(line));
                 }
-                0x03 | 0x04 | 0x1b => return Typed::Cancelled,
+                0x03 | 0x04 => return Typed::Cancelled,
+                // Alone it is the key; before others it is an arrow, a paste, whatever: nothing of a PIN.
+                0x1b if place + 1 == keys.len() => return Typed::Cancelled,
+                0x1b => return Typed::More,
                 // Backspace: one character, of however many bytes.
                 0x7f | 0x08 => while self.typed.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {},
                 // Ctrl-U.
@@ -67,7 +70,8 @@ mod tests {
         assert_eq!(line(b"wrong\x15right\n").as_deref(), Some("right"));
         assert_eq!(line(b"\r").as_deref(), Some(""));
         assert_eq!(line(b"1234"), None);
-        for cancel in [&b"12\x03"[..], b"\x04", b"1\x1b\r"] {
+        assert_eq!(line(b"12\x1b[A34\r"), None, "an arrow key is no part of a PIN");
+        for cancel in [&b"12\x03"[..], b"\x04", b"1\x1b"] {
             assert!(matches!(Secret::new().take(cancel), Typed::Cancelled));
         }
     }

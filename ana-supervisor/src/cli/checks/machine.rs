@@ -12,12 +12,17 @@ use std::{
 
 use super::check;
 use crate::{
+    approval::security_key::{
+        Helper,
+        wire::{News, Order, Plugged},
+    },
     evidence::head,
     kernel::{
         Kernel,
         features::{Check, Status},
     },
     launch::seal::Seal,
+    operation::Bytes,
     pipeline::chain,
     policy::Policy,
     state::{Folder, Missing, State, Strictness},
@@ -122,10 +127,10 @@ pub(super) fn installed() -> Check {
 fn installed_in(folder: &Path) -> Check {
     const NAME: &str = "installation";
     let mut exposed = Vec::new();
-    for (name, setgid) in [("ana-run", true), ("ana", true), ("ana-supervisor", false)] {
+    for (name, setgid) in [("ana-run", true), ("ana", true), ("ana-key", true), ("ana-supervisor", false)] {
         let path = folder.join(name);
         let Ok(meta) = fs::metadata(&path) else {
-            let way_out = "install ana, ana-run and ana-supervisor into one folder";
+            let way_out = "install ana, ana-run, ana-key and ana-supervisor into one folder";
             return check(NAME, Status::Missing, format!("{} is missing", path.display()), way_out);
         };
         let mode = meta.permissions().mode();
@@ -145,6 +150,40 @@ fn installed_in(folder: &Path) -> Check {
             Status::Degraded,
             format!("{} not setgid: a process of yours can read its first moments", exposed.join(", ")),
             &format!("groupadd --system ana; chgrp ana {0}; chmod 2755 {0}", exposed.join(" ")),
+        ),
+    }
+}
+
+/// The security keys that are plugged in, and whether whoever asks can open them.
+pub(super) fn security_keys() -> Check {
+    const NAME: &str = "security-keys";
+    let listed = Helper::start().and_then(|mut helper| {
+        helper.tell(&Order::List)?;
+        helper.wait()
+    });
+    let keys = match listed.as_deref() {
+        Ok([News::Keys(keys)]) => keys,
+        Ok(_) => {
+            return Check::degraded(
+                NAME,
+                "ana-key says something else than it was asked",
+                "install ana anew",
+            );
+        }
+        Err(error) => return Check::degraded(NAME, chain(error), "install ana-key beside ana, and libudev1"),
+    };
+    let names = |keys: &[Plugged]| {
+        let named: Vec<String> = keys.iter().map(|key| Bytes::from(key.name.as_str()).escaped()).collect();
+        named.join(", ")
+    };
+    match keys.iter().find_map(|key| key.problem.as_deref()) {
+        _ if keys.is_empty() => Check::ok(NAME, "none is plugged in"),
+        None => Check::ok(NAME, names(keys)),
+        Some(problem) => Check::degraded(
+            NAME,
+            format!("{}: {}", names(keys), Bytes::from(problem).escaped()),
+            "sudo sh -c 'ana passkey udev-rule >/etc/udev/rules.d/70-ana-security-keys.rules; udevadm control --reload; \
+             udevadm trigger', and be in the group plugdev",
         ),
     }
 }
@@ -197,6 +236,7 @@ mod tests {
         assert_eq!(status(), Status::Missing);
         put("ana-run", 0o755);
         put("ana", 0o2755);
+        put("ana-key", 0o2755);
         put("ana-supervisor", 0o755);
         let found = installed_in(folder.path());
         assert_eq!(found.status, Status::Degraded);

@@ -47,10 +47,12 @@ fn approved(bench: &Bench, id: u32) -> Decided {
         credential_id: made.credential_id,
         public_key: made.public_key,
         aaguid: made.aaguid,
+        transports: Vec::new(),
         be: made.be,
         bs: made.bs,
         sign_count: made.sign_count,
         created: "2026-11-21T22:55:59.000Z".into(),
+        last_used: None,
         approver: "bob".into(),
         key_file: None,
     });

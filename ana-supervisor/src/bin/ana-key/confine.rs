@@ -1,0 +1,65 @@
+//! What this process gives up before it opens the first key.
+
+use std::{io, os::fd::AsFd, path::Path};
+
+use ana_supervisor::sys;
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+};
+use nix::sys::{
+    prctl,
+    resource::{Resource, setrlimit},
+    signal::Signal,
+};
+
+/// Bytes of memory: what a key sends must not take more. Stacks count.
+const MEMORY_MAX: u64 = 1 << 30;
+
+/// Gives up everything but the keys' device files and what is needed to find them; there is no way back. The process must
+/// have one thread.
+///
+/// # Errors
+/// A step failed: the process must end.
+pub(crate) fn confine() -> io::Result<()> {
+    prctl::set_dumpable(false)?;
+    prctl::set_pdeathsig(Some(Signal::SIGKILL))?;
+    prctl::set_name(c"ana-key")?;
+    sys::process::close_from(3)?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    setrlimit(Resource::RLIMIT_FSIZE, 0, 0)?;
+    setrlimit(Resource::RLIMIT_AS, MEMORY_MAX, MEMORY_MAX)?;
+    prctl::set_no_new_privs()?;
+    for set in
+        [caps::CapSet::Ambient, caps::CapSet::Inheritable, caps::CapSet::Effective, caps::CapSet::Permitted]
+    {
+        // Root's own files are root's without any capability.
+        caps::clear(None, set).map_err(io::Error::other)?;
+    }
+    landlock().map_err(io::Error::other)
+}
+
+/// The device files to read and write; what describes them to read; no network, no signal to others. As far as this
+/// kernel knows how.
+fn landlock() -> Result<(), RulesetError> {
+    let abi = ABI::V6;
+    let mut ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(abi))?
+        .handle_access(AccessNet::from_all(abi))?
+        .scope(Scope::from_all(abi))?
+        .create()?;
+    let look = AccessFs::ReadFile | AccessFs::ReadDir;
+    let places: [(&str, BitFlags<AccessFs>); 3] =
+        [("/dev", look | AccessFs::WriteFile | AccessFs::IoctlDev), ("/sys", look), ("/run/udev", look)];
+    for (path, access) in places {
+        // A machine without udev has no /run/udev.
+        if !Path::new(path).exists() {
+            continue;
+        }
+        if let Ok(place) = PathFd::new(path) {
+            ruleset = ruleset.add_rule(PathBeneath::new(place.as_fd(), access))?;
+        }
+    }
+    ruleset.restrict_self().map(drop)
+}
