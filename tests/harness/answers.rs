@@ -14,8 +14,10 @@ use ana_supervisor::{
         client::{Client, ClientError},
         wire::{Reply, Request},
     },
-    approval::authenticator::Options,
-    cli::answer::sign,
+    approval::{
+        authenticator::{Authenticator, Options},
+        software::SoftwarePasskey,
+    },
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -248,7 +250,9 @@ impl Shown<'_> {
     #[track_caller]
     pub fn try_approve(&mut self) -> Result<Reply, ClientError> {
         let key = self.ground.key();
-        let assertion = sign(&self.options, Some(&key), None).expect("bob's key signs");
+        let no_passphrase = Box::new(|| Err(std::io::Error::other("bob's key has no passphrase")));
+        let mut passkey = SoftwarePasskey::open(&key, no_passphrase).expect("bob's key");
+        let assertion = passkey.assert(&self.options).expect("bob's key signs");
         let id = self.options.operation.id.clone();
         self.client.ask(&Request::Sign { id, assertion })
     }

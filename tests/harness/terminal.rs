@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What stands on the line where the answer is typed.
-const ASKED: &str = "[a/d/l]";
+const ASKED: &str = "[a/d/l/?]";
 
 /// How long a question stands before an answer counts.
 pub const SETTLE: Duration = Duration::from_millis(500);

@@ -220,7 +220,10 @@ impl std::fmt::Debug for KeyFile {
 }
 
 /// Opens a key file, and says whose it is. A link is not followed, a pipe not waited for.
-pub(super) fn open(path: &Path) -> Result<(File, u32), KeyFileError> {
+///
+/// # Errors
+/// It cannot be opened.
+pub fn open(path: &Path) -> Result<(File, u32), KeyFileError> {
     let io = |source| KeyFileError::Io { action: "open", path: path.to_owned(), source };
     let file = OpenOptions::new()
         .read(true)

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -15,18 +15,19 @@ use nix::{
     sys::inotify::{AddWatchFlags, InitFlags, Inotify},
 };
 use serde::Serialize;
-use zeroize::Zeroizing;
 
-use super::question::{self, Answer};
+use super::{
+    asking::{self, Asking},
+    dialog::Verdict,
+};
 use crate::{
     api::{
         client::{self, Client, ClientError},
         wire::{Reply, Request},
     },
     approval::{
-        Assertion,
-        authenticator::{Authenticator, Options},
-        software::SoftwarePasskey,
+        authenticator::Options,
+        keyfile::{self, KeyFile},
     },
     operation::Operation,
     state::State,
@@ -180,44 +181,72 @@ fn list(mut client: Client, into: &mut Vec<(Operation, usize)>) -> Result<Client
 
 /// `ana approve`.
 pub fn approve(args: &Approve, state: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let (mut client, reply) = find(state, &Request::Show { id: args.id.clone() })?;
-    let Reply::Question { options, key } = reply else { return Err(ClientError::Protocol.into()) };
-    let key = client.connection.take_fds().into_iter().next().filter(|_| key).map(File::from);
-    if args.software.is_none() && io::stdin().is_terminal() && io::stderr().is_terminal() {
-        match question::ask_on_terminal(&options)? {
-            Answer::Approve => {}
-            Answer::Deny => {
-                client.ask(&Request::Deny { id: args.id.clone(), reason: String::new() })?;
-                writeln!(io::stderr(), "denied")?;
-                return Ok(ExitCode::SUCCESS);
+    let (mut client, options, remembered) = show(&args.id, state)?;
+    let key = match &args.software {
+        Some(path) => {
+            let name = || format!("cannot use the software passkey {}", path.display());
+            let (file, _) = keyfile::open(path).with_context(name)?;
+            KeyFile::read(file.try_clone()?, path).with_context(name)?;
+            Some(file)
+        }
+        None => remembered,
+    };
+    let summary = options.operation.summary();
+    if !Asking::possible() {
+        let assertion = asking::sign_without_terminal(&options, key.as_ref()).context("not approved")?;
+        client.ask(&Request::Sign { id: args.id.clone(), assertion })?;
+        writeln!(io::stdout(), "approved: {summary}")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let id = || args.id.clone();
+    let mut asking = Asking::start(options, key, args.software.is_some())?;
+    loop {
+        let (request, words, code) = match asking.decide()? {
+            Verdict::Signed(assertion) => {
+                let request = Request::Sign { id: id(), assertion: *assertion };
+                (request, format!("approved: {summary}"), ExitCode::SUCCESS)
             }
-            Answer::Later => {
+            Verdict::Denied(reason) => {
+                (Request::Deny { id: id(), reason }, format!("denied: {summary}"), ExitCode::SUCCESS)
+            }
+            verdict @ (Verdict::Later | Verdict::Interrupted) => {
+                asking.end()?;
                 writeln!(io::stderr(), "it still waits")?;
-                return Ok(ExitCode::FAILURE);
+                // 130 is what a shell says of a command that Ctrl-C has ended.
+                return Ok(if matches!(verdict, Verdict::Later) {
+                    ExitCode::FAILURE
+                } else {
+                    ExitCode::from(130)
+                });
+            }
+        };
+        match client.ask(&request) {
+            Ok(_) => {
+                asking.end()?;
+                writeln!(io::stdout(), "{words}")?;
+                return Ok(code);
+            }
+            // As long as it waits, there can be another answer.
+            Err(ClientError::Refused(why))
+                if args.software.is_none() && client.ask(&Request::Show { id: id() }).is_ok() =>
+            {
+                client.connection.take_fds();
+                asking.dialog.refused(&why);
+            }
+            Err(error) => {
+                asking.end()?;
+                return Err(error.into());
             }
         }
     }
-    let assertion = sign(&options, args.software.as_deref(), key)?;
-    client.ask(&Request::Sign { id: args.id.clone(), assertion })?;
-    writeln!(io::stdout(), "approved: {}", options.operation.summary())?;
-    Ok(ExitCode::SUCCESS)
 }
 
-/// Has the passkey sign the operation that was rendered.
-pub fn sign(options: &Options, software: Option<&Path>, key: Option<File>) -> anyhow::Result<Assertion> {
-    let ask = Box::new(|| Ok(Zeroizing::new(rpassword::prompt_password("passphrase of the passkey: ")?)));
-    let mut passkey = match (software, key) {
-        (Some(path), _) => SoftwarePasskey::open(path, ask)
-            .with_context(|| format!("cannot use the software passkey {}", path.display()))?,
-        (None, Some(file)) => {
-            SoftwarePasskey::from_file(file, ask).context("cannot use the remembered software passkey")?
-        }
-        (None, None) => bail!(
-            "no passkey is at hand: the enrolled software passkey's file cannot be opened by the supervisor; \
-             name it with --software KEYFILE"
-        ),
-    };
-    passkey.assert(options).context("the passkey did not sign")
+/// What there is to ask, of whom, and the software passkey that came with it.
+fn show(id: &str, state: Option<&Path>) -> anyhow::Result<(Client, Box<Options>, Option<File>)> {
+    let (mut client, reply) = find(state, &Request::Show { id: id.to_owned() })?;
+    let Reply::Question { options, key } = reply else { return Err(ClientError::Protocol.into()) };
+    let key = client.connection.take_fds().into_iter().next().filter(|_| key).map(File::from);
+    Ok((client, options, key))
 }
 
 /// `ana deny`.

@@ -1,17 +1,17 @@
 //! The question as a person sees it: rendered from the bytes that are signed, answered by a typed word.
 
-use std::{
-    io::{self, IsTerminal, Read, Write},
-    os::fd::AsFd,
-    time::{Duration, Instant},
-};
-
-use nix::sys::termios::{FlushArg, tcflush};
+use std::{os::fd::AsFd, time::Duration};
 
 use crate::{approval::authenticator::Options, sys::terminal};
 
 /// What was typed before the question, and right after it came up, was not meant for it.
 pub const SETTLE: Duration = Duration::from_millis(500);
+
+/// The line where the answer is typed, and what is left of it on a narrow terminal.
+pub const INVITATION: &str = "approve, deny or later? [a/d/l/?] ";
+const SHORT_INVITATION: &str = "[a/d/l/?] ";
+/// The invitation and the longest word.
+const INVITATION_WIDTH: usize = 42;
 
 /// What a person can say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,17 +20,45 @@ pub enum Answer {
     Deny,
     /// Not now: it goes on waiting, here or in another terminal.
     Later,
+    /// What do these words do?
+    Help,
 }
 
-/// The whole question, without the line where the answer is typed.
-pub fn text(options: &Options, width: usize, color: bool) -> String {
+/// The whole question, without the line where the answer is typed. `place`: which one it is, of how many.
+pub fn text(options: &Options, place: (usize, usize), width: usize, color: bool) -> String {
     let passkeys: Vec<_> =
         options.offered.iter().map(|offer| format!("{} ({})", offer.name, offer.kind)).collect();
-    format!("{}\npasskey: {}\n", options.operation.prompt(width, color).trim_end(), passkeys.join(", "))
+    let counter = match place {
+        (_, 1) => String::new(),
+        (nth, of) => format!("  ({nth} of {of})"),
+    };
+    let title = format!("ana: approve this operation?{counter}");
+    let (on, off) = if color { ("\x1b[1;7m", "\x1b[m") } else { ("", "") };
+    let prompt = options.operation.prompt(width, color);
+    let keys = format!("passkey: {}", passkeys.join(", "));
+    format!("{on}{title}{off}\n\n{}\n{}\n", prompt.trim_end(), wrapped(&keys, width).join("\n"))
 }
 
-/// The line where the answer is typed.
-pub const INVITATION: &str = "approve, deny or later? [a/d/l] ";
+/// What `?` says.
+pub fn help(options: &Options) -> Vec<String> {
+    let id = &options.operation.id;
+    vec![
+        "a  approve: your passkey signs exactly what stands above, and it runs once".to_owned(),
+        "d  deny: it does not run, and the agent is told; Ctrl-C does the same".to_owned(),
+        format!("l  later: it goes on waiting; in another terminal: ana approve {id}, ana deny {id}"),
+        "Without an answer it is denied when it expires.".to_owned(),
+    ]
+}
+
+/// The line where the answer is typed, on a terminal of so many columns.
+pub fn invitation(more: usize, width: usize) -> String {
+    let invitation = if width < INVITATION_WIDTH { SHORT_INVITATION } else { INVITATION };
+    match more {
+        0 => invitation.to_owned(),
+        1 => format!("(1 more like this one waits, d denies both) {invitation}"),
+        more => format!("({more} more like this one wait, d denies all) {invitation}"),
+    }
+}
 
 /// What a typed line means; `None`: ask again.
 pub fn parse(line: &str) -> Option<Answer> {
@@ -38,13 +66,28 @@ pub fn parse(line: &str) -> Option<Answer> {
         "a" | "approve" => Some(Answer::Approve),
         "d" | "deny" => Some(Answer::Deny),
         "l" | "later" => Some(Answer::Later),
+        "?" | "help" => Some(Answer::Help),
         _ => None,
     }
 }
 
-/// Whether people want colour there (NO_COLOR, a terminal).
+/// Cuts a line of printable characters at `width` columns.
+pub fn wrapped(line: &str, width: usize) -> Vec<String> {
+    let characters: Vec<char> = line.chars().collect();
+    match characters.is_empty() {
+        true => vec![String::new()],
+        false => characters.chunks(width.max(1)).map(|part| part.iter().collect()).collect(),
+    }
+}
+
+/// Whether people want colour there (NO_COLOR, a terminal that has any).
 pub fn color(on_terminal: bool) -> bool {
-    on_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    on_terminal && !dumb() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// The terminal understands nothing but text.
+pub fn dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 /// Columns of a terminal, 80 where it does not say.
@@ -53,52 +96,6 @@ pub fn width(terminal: impl AsFd) -> usize {
         Ok(size) if size.columns > 0 => usize::from(size.columns),
         _ => 80,
     }
-}
-
-/// Asks on the caller's own terminal (stderr and stdin). The end of the input is "later".
-pub fn ask_on_terminal(options: &Options) -> io::Result<Answer> {
-    let mut stderr = io::stderr();
-    write!(stderr, "{}", text(options, width(&stderr), color(stderr.is_terminal())))?;
-    settle()?;
-    loop {
-        write!(stderr, "{INVITATION}")?;
-        stderr.flush()?;
-        let mut line = String::new();
-        if read_line(&mut line)? == 0 {
-            return Ok(Answer::Later);
-        }
-        if let Some(answer) = parse(&line) {
-            return Ok(answer);
-        }
-    }
-}
-
-/// Throws away what is typed for [`SETTLE`].
-fn settle() -> io::Result<()> {
-    let end = Instant::now() + SETTLE;
-    loop {
-        tcflush(io::stdin(), FlushArg::TCIFLUSH)?;
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(());
-        }
-        super::answer::readable(io::stdin().as_fd(), left)?;
-    }
-}
-
-/// One line of the terminal, without reading ahead.
-fn read_line(into: &mut String) -> io::Result<usize> {
-    let mut bytes = Vec::new();
-    let mut byte = [0];
-    let mut stdin = io::stdin().lock();
-    while stdin.read(&mut byte)? == 1 {
-        bytes.push(byte[0]);
-        if byte[0] == b'\n' {
-            break;
-        }
-    }
-    into.push_str(&String::from_utf8_lossy(&bytes));
-    Ok(bytes.len())
 }
 
 #[cfg(test)]
@@ -110,8 +107,20 @@ mod tests {
         assert_eq!(parse("a\n"), Some(Answer::Approve));
         assert_eq!(parse(" Deny "), Some(Answer::Deny));
         assert_eq!(parse("later"), Some(Answer::Later));
+        assert_eq!(parse("?"), Some(Answer::Help));
         for other in ["", "y", "yes", "approve!", "aa", "\x1b[A"] {
             assert_eq!(parse(other), None, "{other:?}");
         }
+    }
+
+    #[test]
+    fn the_invitation_fits() {
+        for width in 10..200 {
+            let invitation = invitation(0, width);
+            assert!(invitation.len() <= width && invitation.contains("[a/d/l/?]"), "{width}");
+        }
+        assert!(invitation(2, 80).starts_with("(2 more like this one wait, d denies all) approve"));
+        assert_eq!(wrapped("abcde", 2), ["ab", "cd", "e"]);
+        assert_eq!(wrapped("", 2), [""]);
     }
 }

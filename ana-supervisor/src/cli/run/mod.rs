@@ -1,7 +1,10 @@
 //! `ana-run`: starts an agent under ana, lends it the terminal, and asks its person.
 
+mod output;
+mod page;
 mod prompt;
 mod relay;
+mod screen;
 mod supervisor;
 mod terminal;
 
@@ -47,6 +50,10 @@ pub struct Args {
     /// The folder for everything that ana writes
     #[arg(long, value_name = "DIR", env = "ANA_STATE_DIR")]
     pub state: Option<PathBuf>,
+    /// Ask in lines of text only: without colours, and without a screen of its own (for screen readers, logs, odd
+    /// terminals)
+    #[arg(long)]
+    pub plain: bool,
     /// The agent and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     pub command: Vec<OsString>,
@@ -95,7 +102,7 @@ fn try_run(args: &Args) -> anyhow::Result<u8> {
             Err(error) => return Err(error).context("the session could not be started"),
         }
     };
-    relay::Relay::new(client, streams, interactive)?.run()
+    relay::Relay::new(client, streams, interactive, args.plain)?.run()
 }
 
 /// Our ends of the agent's streams.

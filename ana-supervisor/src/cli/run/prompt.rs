@@ -1,59 +1,56 @@
-//! The questions of an interactive session: one at a time, answered inline.
+//! The questions of an interactive session: one at a time, on the person's terminal.
 
-use std::{
-    collections::VecDeque,
-    fs::File,
-    io::{self, Write},
-    os::fd::AsFd,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, fs::File, io, os::fd::BorrowedFd, time::Duration};
 
-use nix::sys::termios::{FlushArg, tcflush};
-
+use super::{page::Page, screen::Way, terminal::put};
 use crate::{
     api::{client::Client, wire::Request},
     approval::authenticator::Options,
     cli::{
-        answer,
-        question::{self, Answer, SETTLE},
+        dialog::{Dialog, Outcome, Verdict},
+        inline::Inline,
+        keys::Keys,
+        question,
     },
+    sys::terminal::Size,
 };
-
-/// A question and the key that may answer it.
-struct Question {
-    options: Box<Options>,
-    key: Option<File>,
-    /// How many more operations like this one wait.
-    more: usize,
-}
 
 /// The questions, in the order in which they came. The first is the one on the screen.
 #[derive(Default)]
 pub(super) struct Questions {
-    waiting: VecDeque<Question>,
-    /// The first is on the screen.
+    waiting: VecDeque<Dialog>,
     shown: Option<Shown>,
+    keys: Keys,
+    /// How many were asked since nothing waited.
+    before: usize,
+    /// Answers that the supervisor has not replied to, in their order: of which operation, and whether it was signed.
+    sent: VecDeque<(String, bool)>,
 }
 
-/// A question on the screen.
-#[derive(Clone, Copy)]
-struct Shown {
-    since: Instant,
-    /// What is typed from here on is meant for it.
-    settled: bool,
+/// How the first question is on the screen.
+enum Shown {
+    /// Printed; with the width of the terminal.
+    Inline(Inline, usize),
+    Page(Page, Vec<String>),
 }
 
-/// What became of the question on the screen.
-pub(super) enum Outcome {
-    /// It is still there.
-    Open,
-    /// It is over; the terminal is the agent's again, or the next question's.
-    Over,
+/// What keys or the passkey have brought.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// The question is over; the terminal is the agent's again, or the next question's.
+    pub(super) over: bool,
+    /// Ctrl-Z.
+    pub(super) suspend: bool,
+    /// For the agent: the terminal's answers to it.
+    pub(super) reports: Vec<u8>,
 }
 
 impl Questions {
-    pub(super) fn push(&mut self, options: Box<Options>, key: Option<File>) {
-        self.waiting.push_back(Question { options, key, more: 0 });
+    /// One more; whether it has to be put on the screen.
+    pub(super) fn push(&mut self, options: Box<Options>, key: Option<File>) -> io::Result<()> {
+        self.waiting.push_back(Dialog::new(options, key));
+        self.fill()?;
+        Ok(())
     }
 
     /// A question is on the screen.
@@ -65,117 +62,233 @@ impl Questions {
         self.waiting.is_empty()
     }
 
+    fn asked(&self) -> Option<&Dialog> {
+        self.waiting.front().filter(|_| self.open())
+    }
+
     /// Puts the first question on the screen.
-    pub(super) fn show(&mut self) -> io::Result<()> {
-        let Some(question) = self.waiting.front() else { return Ok(()) };
-        let more = match self.waiting.len() {
-            1 => String::new(),
-            n => format!("({} more wait)\n", n - 1),
+    pub(super) fn show(&mut self, way: Way, size: Option<Size>) -> io::Result<()> {
+        let (rows, columns) = size.map_or((24, 80), |size| (size.rows, size.columns));
+        let place = (self.before + 1, self.before + self.waiting.len());
+        let Some(question) = self.waiting.front_mut() else { return Ok(()) };
+        question.show();
+        if way == Way::Page {
+            self.shown = Some(Shown::Page(Page::new(rows, columns), Vec::new()));
+            return self.fill();
+        }
+        let (plain, width) = (way == Way::Plain, usize::from(columns.max(1)));
+        let text = question::text(question.options(), place, width, !plain && question::color(true));
+        put(text.replace('\n', "\r\n").as_bytes())?;
+        self.shown = Some(Shown::Inline(Inline::new(plain), width));
+        self.draw()
+    }
+
+    /// The page's text, with as many questions as wait now.
+    fn fill(&mut self) -> io::Result<()> {
+        let place = (self.before + 1, self.before + self.waiting.len());
+        let (Some(question), Some(Shown::Page(page, drawn))) = (self.waiting.front(), &mut self.shown) else {
+            return Ok(());
         };
-        let mut stdout = io::stdout();
-        let text = question::text(&question.options, question::width(&stdout), question::color(true));
-        write!(stdout, "{text}{more}{}", self.invitation())?;
-        stdout.flush()?;
-        self.shown = Some(Shown { since: Instant::now(), settled: false });
-        Ok(())
+        page.fill(&question::text(question.options(), place, page.columns(), question::color(true)));
+        drawn.clear();
+        self.draw()
+    }
+
+    /// Draws what has changed.
+    pub(super) fn draw(&mut self) -> io::Result<()> {
+        let Some(question) = self.waiting.front() else { return Ok(()) };
+        match &mut self.shown {
+            None => Ok(()),
+            Some(Shown::Inline(inline, width)) => put(inline.draw(question.lines(*width), *width).as_bytes()),
+            Some(Shown::Page(page, drawn)) => {
+                let lines = question.lines(page.columns());
+                if lines == *drawn {
+                    return Ok(());
+                }
+                put(page.draw(&lines).as_bytes())?;
+                *drawn = lines;
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn resize(&mut self, size: Size) -> io::Result<()> {
+        match &mut self.shown {
+            Some(Shown::Page(page, _)) => page.resize(size.rows, size.columns),
+            Some(Shown::Inline(_, width)) => *width = usize::from(size.columns.max(1)),
+            None => {}
+        }
+        self.fill()
     }
 
     /// So many more operations like this one wait: the line where the answer is typed says so.
     pub(super) fn alike(&mut self, id: &str, more: usize) -> io::Result<()> {
-        for (place, question) in self.waiting.iter_mut().enumerate() {
-            if question.options.operation.id == id && question.more != more {
-                question.more = more;
-                if place == 0 && self.shown.is_some() {
-                    return self.invite_anew();
-                }
-                return Ok(());
+        if let Some(question) = self.waiting.iter_mut().find(|question| question.id() == id) {
+            question.set_more(more);
+        }
+        self.draw()
+    }
+
+    /// When to call [`Questions::tick`] at the latest.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        let question = self.asked()?;
+        question.unsettled().into_iter().chain(question.timeout()).min()
+    }
+
+    /// What the passkey has to say.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.asked().and_then(Dialog::fd)
+    }
+
+    /// What was typed up to now was not meant for the question; from here on it counts.
+    pub(super) fn is_due_to_settle(&self) -> bool {
+        self.asked().is_some_and(|question| question.unsettled() == Some(Duration::ZERO))
+    }
+
+    pub(super) fn settle(&mut self) {
+        if let Some(question) = self.waiting.front_mut() {
+            question.settle();
+        }
+    }
+
+    /// Keys were pressed.
+    pub(super) fn typed(&mut self, bytes: &[u8], client: &Client) -> anyhow::Result<News> {
+        let mut news = News::default();
+        for (key, bytes) in self.keys.take(bytes) {
+            let unread = match &self.shown {
+                Some(Shown::Page(page, _)) => page.unread(),
+                _ => None,
+            };
+            let Some(question) = self.waiting.front_mut().filter(|_| self.shown.is_some()) else { break };
+            let signing = question.signing();
+            let outcome = question.press(key, &bytes, unread.as_deref());
+            let begun = !signing && question.signing();
+            self.react(outcome, &mut news, client)?;
+            // What was typed ahead of what the passkey asks for was not meant for it.
+            if begun {
+                break;
             }
         }
-        Ok(())
+        self.draw()?;
+        Ok(news)
     }
 
-    fn invitation(&self) -> String {
-        match self.waiting.front().map_or(0, |question| question.more) {
-            0 => question::INVITATION.to_owned(),
-            1 => format!("(1 more like this one waits, d denies both) {}", question::INVITATION),
-            more => format!("({more} more like this one wait, d denies all) {}", question::INVITATION),
+    /// Time passed, or the passkey has said something.
+    pub(super) fn tick(&mut self, heard: bool, client: &Client) -> anyhow::Result<News> {
+        let mut news = News::default();
+        if let Some(question) = self.waiting.front_mut().filter(|question| question.signing()) {
+            let outcome = if heard { question.hear() } else { question.tick() };
+            self.react(outcome, &mut news, client)?;
+            self.draw()?;
         }
+        Ok(news)
     }
 
-    /// The line where the answer is typed, in its own place.
-    fn invite_anew(&self) -> io::Result<()> {
-        write!(io::stdout(), "\r\x1b[K{}", self.invitation())?;
-        io::stdout().flush()
+    /// SIGINT: a no.
+    pub(super) fn interrupt(&mut self, client: &Client) -> anyhow::Result<()> {
+        self.react(Outcome::Over(Verdict::Interrupted), &mut News::default(), client)?;
+        Ok(self.draw()?)
     }
 
-    /// The operation is over: answered elsewhere, expired, or its process has ended.
-    pub(super) fn withdraw(&mut self, id: &str) -> io::Result<Outcome> {
-        let first = self.waiting.front().is_some_and(|question| question.options.operation.id == id);
-        self.waiting.retain(|question| question.options.operation.id != id);
-        if !(first && self.shown.take().is_some()) {
-            return Ok(Outcome::Open);
-        }
-        writeln!(
-            io::stdout(),
-            "\nana: the question is over: answered elsewhere, expired, or its process has ended"
-        )?;
-        Ok(Outcome::Over)
-    }
-
-    /// How long what is typed does not count yet; `None` when it does, or nothing is asked.
-    pub(super) fn unsettled(&self) -> Option<Duration> {
-        self.shown.filter(|shown| !shown.settled).map(|shown| SETTLE.saturating_sub(shown.since.elapsed()))
-    }
-
-    /// Throws away what was typed for something else, the beginning of a line included; from here on it counts.
-    pub(super) fn settle(&mut self) -> io::Result<()> {
-        if self.unsettled() == Some(Duration::ZERO)
-            && let Some(shown) = &mut self.shown
-        {
-            shown.settled = true;
-            tcflush(io::stdin().as_fd(), FlushArg::TCIFLUSH)?;
-            self.invite_anew()?;
+    fn react(&mut self, outcome: Outcome, news: &mut News, client: &Client) -> anyhow::Result<()> {
+        match outcome {
+            Outcome::Open => {}
+            Outcome::Suspend => news.suspend = true,
+            Outcome::Report(report) => news.reports.extend(report),
+            Outcome::Look(key) => {
+                if let Some(Shown::Page(page, drawn)) = &mut self.shown
+                    && page.look(&key)
+                {
+                    drawn.clear();
+                }
+            }
+            Outcome::Over(verdict) => news.over |= self.decide(verdict, client)?,
         }
         Ok(())
     }
 
-    /// A line was typed.
-    pub(super) fn typed(&mut self, line: &[u8], client: &Client) -> anyhow::Result<Outcome> {
-        let settled = self.shown.is_some_and(|shown| shown.settled);
-        let answer = question::parse(&String::from_utf8_lossy(line)).filter(|_| settled);
-        let Some(answer) = answer else {
-            write!(io::stdout(), "{}", self.invitation())?;
-            io::stdout().flush()?;
-            return Ok(Outcome::Open);
+    /// Whether the question is over at once.
+    fn decide(&mut self, verdict: Verdict, client: &Client) -> anyhow::Result<bool> {
+        let Some(question) = self.waiting.front_mut() else { return Ok(false) };
+        let id = question.id().to_owned();
+        match verdict {
+            Verdict::Signed(assertion) => {
+                client.send(&Request::Sign { id: id.clone(), assertion: *assertion })?;
+                question.answered("signed; it is being checked");
+                self.sent.push_back((id, true));
+            }
+            Verdict::Denied(reason) => self.deny(id, reason, client)?,
+            Verdict::Interrupted => self.deny(id, String::new(), client)?,
+            Verdict::Later => {
+                self.close(&format!("ana: it still waits: ana approve {id}"))?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn deny(&mut self, id: String, reason: String, client: &Client) -> anyhow::Result<()> {
+        let Some(question) = self.waiting.front_mut() else { return Ok(()) };
+        // Asked twice, the supervisor would refuse the second.
+        if self.sent.iter().all(|(sent, _)| *sent != id) {
+            client.send(&Request::Deny { id: id.clone(), reason })?;
+            question.answered("being denied");
+            self.sent.push_back((id, false));
+        }
+        Ok(())
+    }
+
+    /// The supervisor has taken the oldest answer; whether the question on the screen is over by that.
+    pub(super) fn done(&mut self) -> io::Result<bool> {
+        let Some((id, signed)) = self.sent.pop_front() else { return Ok(false) };
+        let Some(question) = self.asked().filter(|question| question.id() == id) else { return Ok(false) };
+        let summary = question.options().operation.summary();
+        let words = match (signed, question.more()) {
+            (true, _) => format!("ana: signed: {summary}"),
+            (false, 0) => format!("ana: denied: {summary}"),
+            (false, more) => format!("ana: denied: {summary} (and {more} more like it)"),
         };
-        self.answer(answer, client)
+        self.close(&words)?;
+        Ok(true)
     }
 
-    pub(super) fn answer(&mut self, answer: Answer, client: &Client) -> anyhow::Result<Outcome> {
-        let Some(question) = self.waiting.pop_front() else { return Ok(Outcome::Over) };
-        let (id, summary) = (question.options.operation.id.clone(), question.options.operation.summary());
-        match answer {
-            Answer::Approve => match answer::sign(&question.options, None, question.key) {
-                Ok(assertion) => {
-                    client.send(&Request::Sign { id, assertion })?;
-                    writeln!(io::stdout(), "ana: signed: {summary}")?;
-                }
-                Err(error) => {
-                    writeln!(io::stdout(), "ana: not approved: {error:#}")?;
-                    writeln!(io::stdout(), "ana: it still waits: ana approve {id}")?;
-                }
-            },
-            Answer::Deny => {
-                client.send(&Request::Deny { id, reason: String::new() })?;
-                let more = match question.more {
-                    0 => String::new(),
-                    more => format!(" (and {more} more like it)"),
-                };
-                writeln!(io::stdout(), "ana: denied: {summary}{more}")?;
-            }
-            Answer::Later => writeln!(io::stdout(), "ana: it still waits: ana approve {id}")?,
+    /// It has not; whether somebody was told.
+    pub(super) fn refused(&mut self, why: &str) -> io::Result<bool> {
+        let Some((id, _)) = self.sent.pop_front() else { return Ok(false) };
+        match self.waiting.front_mut().filter(|question| question.id() == id && self.shown.is_some()) {
+            Some(question) => question.refused(why),
+            None => return Ok(false),
         }
-        self.shown = None;
-        Ok(Outcome::Over)
+        self.draw()?;
+        Ok(true)
+    }
+
+    /// The operation is over: answered elsewhere, expired, or its process has ended. Whether it was on the screen.
+    pub(super) fn withdraw(&mut self, id: &str) -> io::Result<bool> {
+        if self.asked().is_some_and(|question| question.id() == id) {
+            self.close("ana: the question is over: answered elsewhere, expired, or its process has ended")?;
+            return Ok(true);
+        }
+        self.waiting.retain(|question| question.id() != id);
+        self.fill()?;
+        Ok(false)
+    }
+
+    /// Takes the question from the screen. What was printed stays, and gets a last line.
+    fn close(&mut self, words: &str) -> io::Result<()> {
+        self.waiting.pop_front();
+        self.before = if self.waiting.is_empty() { 0 } else { self.before + 1 };
+        match self.shown.take() {
+            Some(Shown::Inline(..)) => put(format!("\r\n{words}\r\n").as_bytes()),
+            Some(Shown::Page(..)) | None => Ok(()),
+        }
+    }
+
+    /// The terminal is needed for something else; the question will be shown again.
+    pub(super) fn hide(&mut self) -> io::Result<()> {
+        match self.shown.take() {
+            Some(Shown::Inline(..)) => put(b"\r\n"),
+            Some(Shown::Page(..)) | None => Ok(()),
+        }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::{
     fs::File,
-    io::{self, IsTerminal, Read, Write},
+    io::{self, Read, Write},
     os::fd::{AsFd, OwnedFd},
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
     time::{Duration, Instant},
 };
 
@@ -19,7 +19,8 @@ use nix::{
 
 use super::{
     Streams,
-    prompt::{Outcome, Questions},
+    output::{copy, mentions_sandbox, write_to_person},
+    prompt::{News, Questions},
     say,
     terminal::Terminal,
 };
@@ -28,7 +29,7 @@ use crate::{
         client::{Client, ClientError},
         wire::{Reply, Request},
     },
-    cli::{answer::readable, question::Answer},
+    cli::{answer::readable, question},
     launch::child::OURS,
     sys,
 };
@@ -37,9 +38,6 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(2);
 /// Bytes of keys (a paste, say) that wait for an agent that does not read; more are lost, as in any terminal.
 const KEYS_MAX: usize = 1 << 20;
-/// What bubblewrap says when it may not make a user namespace, or may not be root in it.
-const SANDBOX_FAILED: [&[u8]; 2] = [b"No permissions to creat", b"setting up uid map: Permission denied"];
-
 pub(super) struct Relay {
     client: Client,
     signals: SignalFd,
@@ -49,12 +47,23 @@ pub(super) struct Relay {
     /// The person's terminal, when the session is interactive.
     terminal: Option<Terminal>,
     questions: Questions,
+    /// What there is to be told when the agent's screen is no longer in the way.
+    untold: Vec<String>,
     /// The end of the last output, in case a message is cut in two.
     tail: Vec<u8>,
     sandbox_failed: bool,
     keys_ended: bool,
     /// Keys that the agent's terminal has no room for yet.
     to_agent: Vec<u8>,
+}
+
+/// Which of them can be read.
+struct Ready {
+    supervisor: bool,
+    signals: bool,
+    keys: bool,
+    output: bool,
+    passkey: bool,
 }
 
 /// How the session ended.
@@ -66,7 +75,12 @@ enum End {
 }
 
 impl Relay {
-    pub(super) fn new(client: Client, streams: Streams, interactive: bool) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        client: Client,
+        streams: Streams,
+        interactive: bool,
+        plain: bool,
+    ) -> anyhow::Result<Self> {
         let mut handled = SigSet::empty();
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGTSTP, Signal::SIGCONT, Signal::SIGWINCH] {
             handled.add(signal);
@@ -88,13 +102,16 @@ impl Relay {
         if let Some(pipe) = stderr {
             copy(pipe, io::stderr(), done);
         }
+        let plain = plain || question::dumb();
+        let take = || Terminal::take(plain, super::terminal_size());
         Ok(Self {
             client,
             signals,
             master: master.map(File::from),
             outputs,
-            terminal: if interactive { Some(Terminal::take()?) } else { None },
+            terminal: if interactive { Some(take()?) } else { None },
             questions: Questions::default(),
+            untold: Vec::new(),
             tail: Vec::new(),
             sandbox_failed: false,
             keys_ended: false,
@@ -110,7 +127,7 @@ impl Relay {
             }
         };
         self.drain()?;
-        drop(self.terminal.take());
+        self.give_terminal(&end)?;
         self.finish_outputs(matches!(end, End::Lost));
         if self.sandbox_failed {
             say(
@@ -127,48 +144,69 @@ impl Relay {
     }
 
     fn step(&mut self) -> anyhow::Result<Option<End>> {
-        let asking = self.questions.open();
+        let ready = self.wait()?;
+        if ready.signals {
+            self.take_signals()?;
+        }
+        if ready.output {
+            self.pass_keys()?;
+            self.show_output()?;
+        }
+        if ready.keys {
+            self.take_keys()?;
+        }
+        if self.questions.is_due_to_settle() {
+            // What waits to be read was typed before.
+            while !self.keys_ended && readable(io::stdin().as_fd(), Duration::ZERO)? {
+                self.take_keys()?;
+            }
+            self.questions.settle();
+        }
+        let news = self.questions.tick(ready.passkey, &self.client)?;
+        self.react(news)?;
+        if ready.supervisor { self.hear() } else { Ok(None) }
+    }
+
+    fn wait(&self) -> anyhow::Result<Ready> {
         let stdin = io::stdin();
+        let keys = (self.terminal.is_some() && !self.keys_ended).then(|| stdin.as_fd());
+        // While a question is on the screen the agent's output waits.
+        let output = self.master.as_ref().filter(|_| !self.questions.open()).map(AsFd::as_fd);
+        let mut wanted = PollFlags::POLLIN;
+        wanted.set(PollFlags::POLLOUT, !self.to_agent.is_empty());
         let mut fds = vec![
             PollFd::new(self.client.connection.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
         ];
-        let keys = self.terminal.is_some() && !self.keys_ended;
-        if keys {
-            fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
-        }
-        // While a question is on the screen the agent's output waits.
-        let output = self.master.as_ref().filter(|_| !asking).map(AsFd::as_fd);
-        let mut wanted = PollFlags::POLLIN;
-        wanted.set(PollFlags::POLLOUT, !self.to_agent.is_empty());
-        fds.extend(output.map(|master| PollFd::new(master, wanted)));
-        let unsettled = self.questions.unsettled();
+        let mut add = |fd: Option<_>, wanted| {
+            fd.map(|fd| {
+                fds.push(PollFd::new(fd, wanted));
+                fds.len() - 1
+            })
+        };
+        let keys = add(keys, PollFlags::POLLIN);
+        let output = add(output, wanted);
+        let passkey = add(self.questions.fd(), PollFlags::POLLIN);
         // Rounded up: woken too early, it would ask again at once.
-        let timeout = unsettled.map_or(PollTimeout::NONE, |left| {
-            PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+        let timeout = self.questions.timeout().map_or(PollTimeout::NONE, |left| {
+            let left = left.as_millis() + u128::from(!left.is_zero());
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
         });
         match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let ready: Vec<bool> = fds.iter().map(|fd| fd.revents().is_some_and(|r| !r.is_empty())).collect();
-        let has_output = output.is_some();
-        drop(fds);
-        self.questions.settle()?;
-        if ready.get(1) == Some(&true) {
-            self.take_signals()?;
-        }
-        if has_output && ready.last() == Some(&true) {
-            self.pass_keys()?;
-            self.show_output()?;
-        }
-        if keys && ready.get(2) == Some(&true) {
-            self.take_keys()?;
-        }
-        match ready.first() {
-            Some(true) => self.hear(),
-            _ => Ok(None),
-        }
+        let is_ready = |place: Option<usize>| {
+            let fd = place.and_then(|place| fds.get(place));
+            fd.and_then(PollFd::revents).is_some_and(|events| !events.is_empty())
+        };
+        Ok(Ready {
+            supervisor: is_ready(Some(0)),
+            signals: is_ready(Some(1)),
+            keys: is_ready(keys),
+            output: is_ready(output),
+            passkey: is_ready(passkey),
+        })
     }
 
     /// What the supervisor says.
@@ -182,7 +220,7 @@ impl Relay {
                     io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
                 ) =>
             {
-                say("the supervisor has ended; the session is dead");
+                self.untold.push("the supervisor has ended; the session is dead".to_owned());
                 return Ok(Some(End::Lost));
             }
             Err(error) => return Err(error.into()),
@@ -192,33 +230,42 @@ impl Relay {
             match reply {
                 Reply::Question { options, key } => {
                     let key = if key { keys.pop_front().map(File::from) } else { None };
-                    self.questions.push(options, key);
+                    self.questions.push(options, key)?;
                     self.ask()?;
                 }
                 Reply::Withdrawn { id } => {
-                    if let Outcome::Over = self.questions.withdraw(&id)? {
+                    if self.questions.withdraw(&id)? {
                         self.give_back()?;
                     }
                 }
                 Reply::Alike { id, more } => self.questions.alike(&id, more)?,
-                Reply::Pending { operation, .. } => say(&format!(
+                Reply::Pending { operation, .. } => self.tell(format!(
                     "waits for approval: {}\nanswer in another terminal: ana approve {}",
                     operation.summary(),
                     operation.id
                 )),
-                Reply::Notice(text) => say(&text),
-                Reply::Refused { why } => say(&format!("not accepted: {why}")),
+                Reply::Notice(text) => self.tell(text),
+                Reply::Refused { why } => {
+                    if !self.questions.refused(&why)? {
+                        self.tell(format!("not accepted: {why}"));
+                    }
+                }
+                Reply::Done => {
+                    if self.questions.done()? {
+                        self.give_back()?;
+                    }
+                }
                 Reply::Stopped => self.stop()?,
                 Reply::Exited { status } => return Ok(Some(End::Status(status))),
                 Reply::Failed(failure) => {
-                    say(&format!("{}: {}", failure.doing, failure.error));
+                    self.untold.push(format!("{}: {}", failure.doing, failure.error));
                     return Ok(Some(End::Code(failure.code)));
                 }
                 Reply::Ended { why } => {
-                    say(&format!("the session was ended: {why}"));
+                    self.untold.push(format!("the session was ended: {why}"));
                     return Ok(Some(End::Code(OURS)));
                 }
-                Reply::Done | Reply::Changed => {}
+                Reply::Changed => {}
                 Reply::Streams { .. } | Reply::End | Reply::Session(_) => {
                     return Err(ClientError::Protocol.into());
                 }
@@ -227,14 +274,22 @@ impl Relay {
         Ok(None)
     }
 
+    /// One message for the person, when there is room for it.
+    fn tell(&mut self, text: String) {
+        match self.terminal.as_ref().is_some_and(Terminal::is_drawn_on) {
+            true => self.untold.push(text),
+            false => say(&text),
+        }
+    }
+
     /// Puts the next question on the screen, if none is there.
     fn ask(&mut self) -> anyhow::Result<()> {
-        if let Some(terminal) = &self.terminal
+        if let Some(terminal) = &mut self.terminal
             && !self.questions.open()
             && !self.questions.is_empty()
         {
-            terminal.open_question()?;
-            self.questions.show()?;
+            let way = terminal.open_question()?;
+            self.questions.show(way, super::terminal_size())?;
         }
         Ok(())
     }
@@ -244,14 +299,30 @@ impl Relay {
         if !self.questions.is_empty() {
             return self.ask();
         }
-        let Some(terminal) = &self.terminal else { return Ok(()) };
-        terminal.close_question()?;
-        if let (true, Some(master), Some(size)) = (terminal.full_screen, &self.master, super::terminal_size())
+        let Some(terminal) = &mut self.terminal else { return Ok(()) };
+        if let (true, Some(master), Some(size)) =
+            (terminal.close_question()?, &self.master, super::terminal_size())
         {
             // A full-screen program draws itself anew when its size changes.
             let smaller = sys::terminal::Size { rows: size.rows.saturating_sub(1).max(1), ..size };
             sys::terminal::resize(master.as_fd(), smaller)?;
             sys::terminal::resize(master.as_fd(), size)?;
+        }
+        Ok(())
+    }
+
+    /// The agent is dead: the terminal is the person's again. What a killed agent has made of it is undone; one that has
+    /// ended by itself may have meant it.
+    fn give_terminal(&mut self, end: &End) -> anyhow::Result<()> {
+        if let Some(mut terminal) = self.terminal.take() {
+            terminal.close_question()?;
+            terminal.finish()?;
+            if !matches!(end, End::Status(status) if status & 0x7f == 0) {
+                terminal.undo()?;
+            }
+        }
+        for text in std::mem::take(&mut self.untold) {
+            say(&text);
         }
         Ok(())
     }
@@ -267,10 +338,19 @@ impl Relay {
             self.to_agent.extend_from_slice(&bytes[..length]);
             return self.pass_keys();
         }
-        if let Outcome::Over = self.questions.typed(&bytes[..length], &self.client)? {
-            self.give_back()?;
+        let news = self.questions.typed(&bytes[..length], &self.client)?;
+        self.react(news)
+    }
+
+    fn react(&mut self, news: News) -> anyhow::Result<()> {
+        if !news.reports.is_empty() {
+            self.to_agent.extend(news.reports);
+            self.pass_keys()?;
         }
-        Ok(())
+        if news.suspend {
+            self.client.send(&Request::Signal(Signal::SIGTSTP as i32))?;
+        }
+        if news.over { self.give_back() } else { Ok(()) }
     }
 
     /// Passes on what the agent's terminal has room for. An agent that does not read must not keep us from asking.
@@ -294,11 +374,11 @@ impl Relay {
             Ok(0) | Err(_) => self.master = None,
             Ok(length) => {
                 let output = &bytes[..length];
-                if let Some(terminal) = &mut self.terminal {
-                    terminal.watch(output);
-                }
                 self.sandbox_failed |= mentions_sandbox(&mut self.tail, output);
-                write_to_person(output)?;
+                match &mut self.terminal {
+                    Some(terminal) => terminal.show(output)?,
+                    None => write_to_person(output)?,
+                }
             }
         }
         Ok(())
@@ -306,6 +386,16 @@ impl Relay {
 
     /// The agent was stopped: the shell that started us gets its terminal, until it lets us go on.
     fn stop(&mut self) -> anyhow::Result<()> {
+        if self.questions.open() {
+            self.questions.hide()?;
+            if let Some(terminal) = &mut self.terminal {
+                terminal.close_question()?;
+            }
+            // What it has said on its way out.
+            while self.master.as_ref().is_some_and(|m| readable(m.as_fd(), Duration::ZERO).unwrap_or(false)) {
+                self.show_output()?;
+            }
+        }
         if let Some(terminal) = &self.terminal {
             terminal.restore()?;
         }
@@ -314,7 +404,8 @@ impl Relay {
             terminal.raw()?;
         }
         self.resize()?;
-        Ok(self.client.send(&Request::Continue)?)
+        self.client.send(&Request::Continue)?;
+        self.ask()
     }
 
     fn take_signals(&mut self) -> anyhow::Result<()> {
@@ -324,9 +415,7 @@ impl Relay {
             if signal == Signal::SIGWINCH {
                 self.resize()?;
             } else if signal == Signal::SIGINT && self.questions.open() {
-                if let Outcome::Over = self.questions.answer(Answer::Deny, &self.client)? {
-                    self.give_back()?;
-                }
+                self.questions.interrupt(&self.client)?;
             } else if signal != Signal::SIGCONT {
                 // After a stop of our own making `stop` goes on; after another one the agent was not stopped.
                 self.client.send(&Request::Signal(number))?;
@@ -335,9 +424,13 @@ impl Relay {
         Ok(())
     }
 
-    fn resize(&self) -> anyhow::Result<()> {
+    fn resize(&mut self) -> anyhow::Result<()> {
         if let (Some(master), Some(size)) = (&self.master, super::terminal_size()) {
             sys::terminal::resize(master.as_fd(), size)?;
+            if let Some(terminal) = &mut self.terminal {
+                terminal.resize(size);
+            }
+            self.questions.resize(size)?;
         }
         Ok(())
     }
@@ -378,41 +471,6 @@ impl Relay {
     }
 }
 
-/// The session's terminal speaks to whichever of our streams is one.
-fn write_to_person(bytes: &[u8]) -> io::Result<()> {
-    if io::stdout().is_terminal() {
-        io::stdout().write_all(bytes)?;
-        io::stdout().flush()
-    } else {
-        io::stderr().write_all(bytes)
-    }
-}
-
-/// Copies a pipe of the agent's to one of our streams in a thread; tells at its end whether the agent's sandbox complained
-/// there.
-fn copy(pipe: OwnedFd, mut to: impl Write + Send + 'static, done: Sender<bool>) {
-    std::thread::spawn(move || {
-        let (mut from, mut bytes, mut tail, mut complained) =
-            (File::from(pipe), vec![0; 64 << 10], Vec::new(), false);
-        while let Ok(length @ 1..) = from.read(&mut bytes) {
-            complained |= mentions_sandbox(&mut tail, &bytes[..length]);
-            // Nobody reads on (`| head`): the agent gets SIGPIPE or EPIPE when we close our end.
-            if to.write_all(&bytes[..length]).and_then(|()| to.flush()).is_err() {
-                break;
-            }
-        }
-        done.send(complained).ok();
-    });
-}
-
-fn mentions_sandbox(tail: &mut Vec<u8>, output: &[u8]) -> bool {
-    tail.extend_from_slice(output);
-    let found = SANDBOX_FAILED.iter().any(|text| tail.windows(text.len()).any(|window| window == *text));
-    let longest = SANDBOX_FAILED.iter().map(|text| text.len()).max().unwrap_or_default();
-    tail.drain(..tail.len().saturating_sub(longest));
-    found
-}
-
 /// As a shell has it: the exit code, or 128 and the signal.
 fn exit_code(status: i32) -> u8 {
     let code = match status & 0x7f {
@@ -432,17 +490,5 @@ mod tests {
         assert_eq!(exit_code(255 << 8), 255);
         assert_eq!(exit_code(9), 137);
         assert_eq!(exit_code(0x80 | 11), 139);
-    }
-
-    #[test]
-    fn a_complaint_that_is_cut_in_two_is_found() {
-        for text in SANDBOX_FAILED.map(|text| [b"bwrap: ", text, b"\n"].concat()) {
-            for cut in 0..text.len() {
-                let mut tail = Vec::new();
-                let first = mentions_sandbox(&mut tail, &text[..cut]);
-                assert!(first | mentions_sandbox(&mut tail, &text[cut..]), "{cut}");
-            }
-        }
-        assert!(!mentions_sandbox(&mut Vec::new(), b"Permission denied"));
     }
 }

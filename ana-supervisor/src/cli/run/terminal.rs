@@ -1,4 +1,4 @@
-//! The person's terminal: raw while the agent has it, as it was whenever it is the person's.
+//! The person's terminal: raw while the agent has it and while a question is asked, given back as it was found.
 
 use std::{
     io::{self, Write},
@@ -7,24 +7,22 @@ use std::{
 
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
-/// Undoes what an agent may have set to make a question unreadable (xterm's control sequences): a sequence
-/// that was begun (it would swallow the question), scroll region (resetting
-/// it moves the cursor, hence saved and restored), margins, insertion, attributes, protection from erasure, character
-/// sets, synchronized output, mouse and paste reports, changed colours, images.
-const PLAIN: &[u8] = b"\x18\x1b\\\x1b7\x1b[r\x1b[?69l\x1b8\x1b[4l\x1b[0m\x1b[0\"q\x1b(B\x0f\x1b[?7h\x1b[?25h\
-\x1b[?2026l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\
-\x1b]104\x1b\\\x1b]110\x1b\\\x1b]111\x1b\\\x1b_Ga=d\x1b\\";
+use super::screen::{Screen, Way};
+use crate::sys::terminal::Size;
 
 /// The terminal on stdin. Dropping it gives the terminal back as it was found.
 pub(super) struct Terminal {
     found: Termios,
-    /// The agent draws on the alternate screen (a full-screen program).
-    pub(super) full_screen: bool,
+    screen: Screen,
+    plain: bool,
+    /// A question is on it.
+    open: Option<Way>,
 }
 
 impl Terminal {
-    pub(super) fn take() -> io::Result<Self> {
-        let terminal = Self { found: tcgetattr(io::stdin())?, full_screen: false };
+    pub(super) fn take(plain: bool, size: Option<Size>) -> io::Result<Self> {
+        let found = tcgetattr(io::stdin())?;
+        let terminal = Self { found, screen: Screen::new(size), plain, open: None };
         terminal.raw()?;
         Ok(terminal)
     }
@@ -41,46 +39,60 @@ impl Terminal {
         Ok(tcsetattr(io::stdin().as_fd(), SetArg::TCSADRAIN, &self.found)?)
     }
 
-    /// Follows the agent's output: does it use the alternate screen?
-    pub(super) fn watch(&mut self, output: &[u8]) {
-        // DECSET 1049, 1047 and 47. One that is cut by the end of a read is missed; the price is a redraw too many or
-        // too few.
-        for (sequence, on) in [
-            (&b"\x1b[?1049h"[..], true),
-            (b"\x1b[?1049l", false),
-            (b"\x1b[?1047h", true),
-            (b"\x1b[?1047l", false),
-            (b"\x1b[?47h", true),
-            (b"\x1b[?47l", false),
-        ] {
-            if output.windows(sequence.len()).any(|window| window == sequence) {
-                self.full_screen = on;
-            }
-        }
+    /// Passes on the agent's output.
+    pub(super) fn show(&mut self, output: &[u8]) -> io::Result<()> {
+        put(&self.screen.feed(output))
     }
 
-    /// Room for a question: a line of its own and everything below it, or the whole screen if the agent fills it. What
-    /// the agent drew must not stand beside the question's words.
-    pub(super) fn open_question(&self) -> io::Result<()> {
-        self.restore()?;
-        let start: &[u8] = if self.full_screen { b"\x1b[2J\x1b[H" } else { b"\r\n\x1b[J" };
-        io::stdout().write_all(PLAIN)?;
-        io::stdout().write_all(start)?;
-        io::stdout().flush()
+    /// The agent's output is over.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
+        let rest = self.screen.finish();
+        put(&rest)
     }
 
-    /// Back to the agent.
-    pub(super) fn close_question(&self) -> io::Result<()> {
-        if self.full_screen {
-            io::stdout().write_all(b"\x1b[2J\x1b[H")?;
-        }
-        io::stdout().flush()?;
-        self.raw()
+    pub(super) fn resize(&mut self, size: Size) {
+        self.screen.resize(size);
     }
+
+    /// Lines of ours would stand in the middle of what the agent has drawn.
+    pub(super) fn is_drawn_on(&self) -> bool {
+        self.open.is_some() || self.screen.way(false) == Way::Page
+    }
+
+    /// Room for a question, and what kind of.
+    pub(super) fn open_question(&mut self) -> io::Result<Way> {
+        if let Some(way) = self.open {
+            return Ok(way);
+        }
+        let way = self.screen.way(self.plain);
+        self.open = Some(way);
+        put(self.screen.open(way).as_bytes())?;
+        Ok(way)
+    }
+
+    /// Back to the agent; whether it should draw itself anew.
+    pub(super) fn close_question(&mut self) -> io::Result<bool> {
+        let Some(way) = self.open.take() else { return Ok(false) };
+        put(self.screen.close(way).as_bytes())?;
+        Ok(self.screen.wants_redraw(way))
+    }
+
+    /// The agent was killed: what it has made of the terminal is undone.
+    pub(super) fn undo(&self) -> io::Result<()> {
+        put(self.screen.undo().as_bytes())
+    }
+}
+
+/// The terminal gets this at once.
+pub(super) fn put(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
+        self.close_question().ok();
         self.restore().ok();
     }
 }

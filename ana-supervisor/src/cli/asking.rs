@@ -1,0 +1,239 @@
+//! `ana approve` at a terminal: the question, and below it the conversation with the person and the passkey.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal, Read, Write},
+    os::fd::{AsFd, BorrowedFd},
+    time::Duration,
+};
+
+use anyhow::bail;
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
+        signalfd::{SfdFlags, SignalFd},
+        termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr},
+    },
+};
+
+use super::{
+    ceremony::{Ceremony, Step},
+    dialog::{Dialog, Outcome, Verdict},
+    inline::Inline,
+    keys::Keys,
+    question,
+};
+use crate::approval::{Assertion, authenticator::Options};
+
+/// The terminal on stdin, raw. Dropping it gives it back as it was found.
+struct Raw {
+    found: Termios,
+}
+
+impl Raw {
+    fn take() -> io::Result<Self> {
+        let raw = Self { found: tcgetattr(io::stdin())? };
+        raw.on()?;
+        Ok(raw)
+    }
+
+    fn on(&self) -> io::Result<()> {
+        let mut raw = self.found.clone();
+        cfmakeraw(&mut raw);
+        Ok(tcsetattr(io::stdin().as_fd(), SetArg::TCSADRAIN, &raw)?)
+    }
+
+    fn off(&self) -> io::Result<()> {
+        Ok(tcsetattr(io::stdin().as_fd(), SetArg::TCSADRAIN, &self.found)?)
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        self.off().ok();
+    }
+}
+
+/// One question on the caller's own terminal (stdin and stderr).
+pub(super) struct Asking {
+    raw: Raw,
+    signals: SignalFd,
+    keys: Keys,
+    inline: Inline,
+    pub(super) dialog: Dialog,
+    /// Nothing is asked but what the passkey wants to know.
+    sign: bool,
+    ended: bool,
+}
+
+impl Asking {
+    /// Whether there is a terminal to ask on.
+    pub(super) fn possible() -> bool {
+        io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// Shows the question. With `sign` it is not asked: the passkey is asked at once.
+    pub(super) fn start(options: Box<Options>, key: Option<File>, sign: bool) -> anyhow::Result<Self> {
+        let mut handled = SigSet::empty();
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGWINCH] {
+            handled.add(signal);
+        }
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&handled), None)?;
+        let signals = SignalFd::with_flags(&handled, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let mut dialog = Dialog::new(options, key);
+        if sign {
+            dialog.settle();
+            dialog.sign();
+        } else {
+            let stderr = io::stderr();
+            let text =
+                question::text(dialog.options(), (1, 1), question::width(&stderr), question::color(true));
+            write!(stderr.lock(), "{text}")?;
+        }
+        let inline = Inline::new(question::dumb());
+        let mut asking =
+            Self { raw: Raw::take()?, signals, keys: Keys::default(), inline, dialog, sign, ended: false };
+        if !sign {
+            asking.dialog.show();
+        }
+        Ok(asking)
+    }
+
+    /// Talks to the person until there is a decision.
+    pub(super) fn decide(&mut self) -> anyhow::Result<Verdict> {
+        loop {
+            if self.sign && !self.dialog.signing() {
+                bail!("{}", self.dialog.note().unwrap_or("not approved"));
+            }
+            self.draw()?;
+            let (keys, signals, passkey) = self.wait()?;
+            if signals {
+                self.take_signals()?;
+            }
+            if keys && let Some(verdict) = self.take_keys()? {
+                return Ok(verdict);
+            }
+            if self.dialog.unsettled() == Some(Duration::ZERO) {
+                // What waits to be read was typed before.
+                while !self.ended && super::answer::readable(io::stdin().as_fd(), Duration::ZERO)? {
+                    self.take_keys()?;
+                }
+                self.dialog.settle();
+            }
+            let outcome = if passkey { self.dialog.hear() } else { self.dialog.tick() };
+            if let Outcome::Over(verdict) = outcome {
+                return Ok(verdict);
+            }
+        }
+    }
+
+    /// The conversation is over: the cursor goes below it.
+    pub(super) fn end(mut self) -> anyhow::Result<()> {
+        self.draw()?;
+        Ok(write!(io::stderr(), "\r\n")?)
+    }
+
+    fn draw(&mut self) -> io::Result<()> {
+        let mut stderr = io::stderr();
+        let width = question::width(&stderr);
+        write!(stderr, "{}", self.inline.draw(self.dialog.lines(width), width))?;
+        stderr.flush()
+    }
+
+    /// Waits for keys, signals or the passkey.
+    fn wait(&self) -> anyhow::Result<(bool, bool, bool)> {
+        let stdin = io::stdin();
+        let mut fds = vec![
+            PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+        ];
+        fds.extend(self.dialog.fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let left = self.dialog.unsettled().into_iter().chain(self.dialog.timeout()).min();
+        wait_for(&mut fds, left)?;
+        let ready =
+            |place: usize| fds.get(place).and_then(PollFd::revents).is_some_and(|events| !events.is_empty());
+        Ok((ready(0), ready(1), ready(2)))
+    }
+
+    fn take_keys(&mut self) -> anyhow::Result<Option<Verdict>> {
+        let mut bytes = [0; 1024];
+        let length = io::stdin().lock().read(&mut bytes)?;
+        if length == 0 {
+            self.ended = true;
+            return Ok(Some(Verdict::Later));
+        }
+        for (key, bytes) in self.keys.take(&bytes[..length]) {
+            let signing = self.dialog.signing();
+            match self.dialog.press(key, &bytes, None) {
+                Outcome::Over(verdict) => return Ok(Some(verdict)),
+                Outcome::Suspend => {
+                    self.raw.off()?;
+                    raise(Signal::SIGTSTP)?;
+                    self.raw.on()?;
+                }
+                Outcome::Open | Outcome::Look(_) | Outcome::Report(_) => {}
+            }
+            if !signing && self.dialog.signing() {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    fn take_signals(&mut self) -> anyhow::Result<()> {
+        while let Some(info) = self.signals.read_signal()? {
+            let signal = Signal::try_from(i32::try_from(info.ssi_signo)?)?;
+            if signal == Signal::SIGWINCH {
+                continue;
+            }
+            // As it would have ended us, but for the terminal.
+            self.raw.off()?;
+            let mut ours = SigSet::empty();
+            ours.add(signal);
+            raise(signal)?;
+            sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&ours), None)?;
+        }
+        Ok(())
+    }
+}
+
+/// Has the passkey sign without asking anybody: there is no terminal.
+pub(super) fn sign_without_terminal(options: &Options, key: Option<&File>) -> anyhow::Result<Assertion> {
+    let mut ceremony = Ceremony::start(options, key)?;
+    let mut said = Vec::new();
+    loop {
+        let lines = ceremony.lines();
+        if ceremony.fd().is_none() && ceremony.timeout().is_none() {
+            bail!("the passkey asks for a passphrase: run this in a terminal");
+        }
+        if lines != said {
+            lines.iter().try_for_each(|line| writeln!(io::stderr(), "{line}"))?;
+            said = lines;
+        }
+        let heard = wait_for_passkey(ceremony.fd(), ceremony.timeout())?;
+        match if heard { ceremony.hear() } else { ceremony.tick() } {
+            Step::Open => {}
+            Step::Signed(assertion) => return Ok(*assertion),
+            Step::Denied(why) => bail!("denied: {why}"),
+            Step::Failed(why) => bail!("{why}"),
+        }
+    }
+}
+
+fn wait_for_passkey(fd: Option<BorrowedFd<'_>>, left: Option<Duration>) -> anyhow::Result<bool> {
+    let mut fds: Vec<PollFd> = fd.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).into_iter().collect();
+    wait_for(&mut fds, left)?;
+    Ok(fds.first().and_then(PollFd::revents).is_some_and(|events| !events.is_empty()))
+}
+
+fn wait_for(fds: &mut [PollFd<'_>], left: Option<Duration>) -> anyhow::Result<()> {
+    // Rounded up: woken too early, it would ask again at once.
+    let timeout = left.map_or(PollTimeout::NONE, |left| {
+        PollTimeout::try_from(left.as_millis() + u128::from(!left.is_zero())).unwrap_or(PollTimeout::MAX)
+    });
+    match poll(fds, timeout) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
