@@ -54,6 +54,23 @@ pub fn program() -> PathBuf {
     reachable
 }
 
+/// The command that starts Claude Code's own screen in the ground's home, past everything that it asks a newcomer.
+pub fn interactive(ground: &Ground, url: &str) -> Vec<OsString> {
+    let mut command = command(ground, url);
+    let flag = command.iter().position(|word| word == "-p").expect("it is there");
+    command.splice(flag..flag + 2, ["--permission-mode", "default"].map(OsString::from));
+    let home = path_str(&ground.home()).to_owned();
+    let known = serde_json::json!({
+        "hasCompletedOnboarding": true,
+        "theme": "dark",
+        "numStartups": 5,
+        "customApiKeyResponses": {"approved": ["dummy"], "rejected": []},
+        "projects": {home: {"hasTrustDialogAccepted": true, "hasCompletedProjectOnboarding": true}},
+    });
+    ground.write_home(".claude.json", 0o600, &known.to_string());
+    command
+}
+
 /// The command that lets Claude Code talk to the model at `url` for one prompt, with leave to use its Bash tool.
 pub fn command(ground: &Ground, url: &str) -> Vec<OsString> {
     let settings = ground.write_home("settings.json", 0o644, "{\"permissions\":{\"allow\":[\"Bash(*)\"]}}");

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What stands on the line where the answer is typed.
-const ASKED: &str = "[a/d/l/?]";
+pub const ASKED: &str = "[a/d/l/?]";
 
 /// How long a question stands before an answer counts.
 pub const SETTLE: Duration = Duration::from_millis(500);
@@ -59,6 +59,15 @@ impl Terminal {
         terminal
     }
 
+    /// A shell of root's in a new terminal of another size.
+    pub fn of_size(ground: &Ground, columns: u16, rows: u16) -> Self {
+        let terminal = Self::of_root(ground);
+        terminal.resize(columns, rows);
+        terminal.line("clear; stty size");
+        terminal.until_shows(&format!("{rows} {columns}"));
+        terminal
+    }
+
     fn tmux(&self) -> Command {
         let mut command = Command::new("tmux");
         command.args(["-S", &self.socket]).stdin(Stdio::null());
@@ -97,6 +106,38 @@ impl Terminal {
         String::from_utf8_lossy(&self.order(&["capture-pane", "-p", "-J", "-S", "-500"]).stdout).into_owned()
     }
 
+    /// Everything that can be seen of the screen itself: letters, colours, the cursor, what keys and mouse do.
+    #[track_caller]
+    pub fn look(&self) -> String {
+        let modes = "#{cursor_x},#{cursor_y} shown:#{cursor_flag} alternate:#{alternate_on} keys:#{keypad_cursor_flag}\
+                     #{keypad_flag} mouse:#{mouse_any_flag}#{mouse_sgr_flag} insert:#{insert_flag} wrap:#{wrap_flag} \
+                     region:#{scroll_region_upper},#{scroll_region_lower} origin:#{origin_flag}";
+        let modes = self.order(&["display-message", "-p", modes]).stdout;
+        let screen = self.order(&["capture-pane", "-p", "-e"]).stdout;
+        format!("{}{}", String::from_utf8_lossy(&screen), String::from_utf8_lossy(&modes))
+    }
+
+    /// Waits until the screen stands still.
+    #[track_caller]
+    pub fn until_still(&self) -> String {
+        let mut last = self.look();
+        wait::until("the screen stands still", || {
+            std::thread::sleep(Duration::from_millis(300));
+            let now = self.look();
+            let still = now == last;
+            last.clone_from(&now);
+            still.then_some(now)
+        })
+    }
+
+    /// Waits until the screen looks like this again.
+    #[track_caller]
+    pub fn until_looks_like(&self, before: &str) {
+        if wait::poll(wait::SOON, || (self.look() == before).then_some(())).is_none() {
+            panic!("the screen is not as it was; before:\n{before}\nafter:\n{}", self.look());
+        }
+    }
+
     #[track_caller]
     pub fn resize(&self, columns: u16, rows: u16) {
         self.order(&["resize-window", "-x", &columns.to_string(), "-y", &rows.to_string()]);
@@ -133,8 +174,14 @@ impl Terminal {
 
     /// The line that starts `COMMAND` under `ana-run`, to be typed.
     pub fn ana_run(&self, ground: &Ground, command: &str) -> String {
+        self.ana_run_with(ground, "", command)
+    }
+
+    /// The same with further options.
+    pub fn ana_run_with(&self, ground: &Ground, options: &str, command: &str) -> String {
         let (run, state) = (machine().ana("ana-run"), ground.state());
-        let line = format!("{} --user {USER} --state {} -- {command}", run.display(), state.display());
+        let line =
+            format!("{} --user {USER} --state {} {options} -- {command}", run.display(), state.display());
         // tmux takes a line that fills the screen's to go on in the next one.
         let full = (PROMPT.len() + line.len()).is_multiple_of(COLUMNS.parse().expect("a number"));
         if full { line + " " } else { line }

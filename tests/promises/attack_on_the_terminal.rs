@@ -1,6 +1,6 @@
 //! The question on the person's terminal shows what is asked, whatever the agent has drawn there before.
 
-use ana_tests::{Ground, terminal::Terminal};
+use ana_tests::{Ground, terminal::Terminal, wait};
 
 /// The agent fills the screen with words where the question will stand, goes back to the top, and asks: none of its words
 /// may stand beside the question's.
@@ -12,7 +12,7 @@ fn what_the_agent_drew_does_not_stand_beside_the_question() {
 /// The agent begins a control sequence and leaves its end to the question.
 #[test]
 fn a_sequence_that_was_begun_does_not_swallow_the_question() {
-    for begun in ["\\033]0;", "\\033P", "\\033["] {
+    for begun in ["\\033]0;", "\\033P", "\\033[", "\\033_G", "\\033", "\\302"] {
         is_readable("begun", begun);
     }
 }
@@ -36,6 +36,47 @@ fn is_readable(name: &str, last: &str) {
         assert!(screen[from..].contains(part), "{part:?} is missing after {last:?}:\n{screen}");
     }
     terminal.answer_no();
-    terminal.until_prompt();
+    // What the agent drew is there again, and nothing of the question's.
+    terminal.until("the agent's screen", |screen| screen.contains("NEVERMIND") && !screen.contains("rule  "));
+    terminal.until("the outer prompt, where the cursor was", |screen| screen.contains("outer$ "));
     ground.assert_never_ran();
+}
+
+/// The agent draws a question of its own, which asks about something harmless: ours replaces it, and is answered alone.
+#[test]
+fn a_forged_question_is_not_beside_the_real_one() {
+    for (name, screen) in [("forged", ""), ("forged-full", "\\033[?1049h")] {
+        let ground = Ground::new(name);
+        let forged =
+            format!("printf '{screen}\\033[3;1Hrule         HARMLESS\\033[50;1Happrove? [a/d/l/?] '");
+        let script = format!("{forged}\nexec {} production\n", ground.deploy().display());
+        ground.write_home("forge.sh", 0o755, &script);
+        let terminal = Terminal::of_root(&ground);
+        terminal
+            .line(&terminal.ana_run(&ground, &format!("sh {}", ground.home().join("forge.sh").display())));
+        let screen = terminal.until("the real question", |screen| screen.contains("deploy production"));
+        let screen = if screen.contains("or later?") { screen } else { terminal.until_shows("or later?") };
+        assert!(!screen.contains("HARMLESS"), "{screen}");
+        terminal.answer_no();
+        terminal.until("the forged one again", |screen| screen.contains("HARMLESS"));
+        ground.assert_never_ran();
+    }
+}
+
+/// Another process of the agent's writes on and on while the question is asked: it is neither covered nor lost.
+#[test]
+fn a_flood_does_not_cover_the_question() {
+    let ground = Ground::new("flood-tty");
+    let flood = "(while :; do printf '\\033[H\\033[31mFLOOD\\033[2;2HFLOOD'; done) & ";
+    let script = format!("{flood}\n{} production >/dev/null 2>&1\nkill $!\n", ground.deploy().display());
+    ground.write_home("flood.sh", 0o755, &script);
+    let terminal = Terminal::of_root(&ground);
+    terminal.line(&terminal.ana_run(&ground, &format!("sh {}", ground.home().join("flood.sh").display())));
+    terminal.until_question();
+    let asked = terminal.until_still();
+    assert!(asked.contains("deploy production") && !asked.contains("FLOOD"), "{asked}");
+    terminal.answer_yes();
+    wait::until("it ran", || (ground.markers().len() == 1).then_some(()));
+    terminal.until("the agent's screen", |screen| screen.contains("FLOOD"));
+    ground.verify();
 }

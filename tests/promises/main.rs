@@ -64,6 +64,8 @@ mod privilege_is_asked_for;
 mod replaced_files_stay_protected;
 mod sessions_are_apart;
 mod the_keepers_die;
+mod the_question_is_readable;
+mod the_screen_is_as_it_was;
 mod the_session_is_transparent;
 mod the_supervisor_dies;
 mod the_supervisor_hangs;

@@ -157,18 +157,14 @@ impl Screen {
                 line + &modes.restore() + &modes.restore_writing()
             }
             (Way::Page, true) => {
-                let mut out = "\x1b[m".to_owned() + &model.contents() + &self.state.saved_again();
-                out.push_str(&modes.restore_region());
-                out.push_str(&model.cursor(modes.is_set(6), modes.region));
-                out + &modes.restore() + &modes.restore_writing()
+                let drawn = "\x1b[m".to_owned() + &model.contents() + &modes.restore_region();
+                drawn + &self.state.cursors() + &modes.restore() + &modes.restore_writing()
             }
             (Way::Page, false) => {
-                let mut out = modes.restore_region() + &modes.restore();
-                out.push_str("\x1b[?1049l");
-                let saved = self.state.saved_again();
-                if !saved.is_empty() {
-                    out.push_str(&saved);
-                    out.push_str(&model.cursor(modes.is_set(6), modes.region));
+                let mut out = modes.restore_region() + &modes.restore() + "\x1b[?1049l";
+                // It brings back the cursor, and has saved it over the one that the agent had saved.
+                if self.state.saved_again().is_some() {
+                    out.push_str(&self.state.cursors());
                 }
                 out + &modes.restore_writing()
             }
@@ -346,8 +342,11 @@ impl State {
         }
         self.model.show_alternate(mode, on);
         let was = std::mem::replace(&mut self.alternate, on);
-        if mode == 1049 && !on && was {
+        // Even if it was not on the alternate screen.
+        if mode == 1049 && !on {
+            let addressed = self.addressed;
             self.restore();
+            self.addressed = addressed;
         }
         if on != was {
             self.addressed = on || self.addressed_before;
@@ -372,14 +371,22 @@ impl State {
         self.addressed = true;
     }
 
-    /// Saves a cursor again that the agent has saved and will want to have back.
-    fn saved_again(&self) -> String {
-        let Some(saved) = self.saved[usize::from(self.alternate)].as_ref().filter(|saved| saved.open) else {
-            return String::new();
+    /// Puts the cursor where it was, and the saved one, within the region that is set.
+    fn cursors(&self) -> String {
+        let saved = self.saved_again();
+        let origin = if saved.is_some() && self.modes.is_set(6) { "\x1b[?6h" } else { "" };
+        saved.unwrap_or_default() + origin + &self.model.cursor(self.modes.is_set(6), self.modes.region)
+    }
+
+    /// Saves a cursor again that the agent has saved and will want to have back. Plain letters and no origin mode afterwards.
+    fn saved_again(&self) -> Option<String> {
+        let saved = self.saved[usize::from(self.alternate)].as_ref().filter(|saved| saved.open)?;
+        let (origin, top) = match saved.origin {
+            true => ("\x1b[?6h", self.modes.region.map_or(0, |(top, _)| top.saturating_sub(1))),
+            false => ("\x1b[?6l", 0),
         };
-        let place = format!("\x1b[{};{}H", saved.row.saturating_add(1), saved.column.saturating_add(1));
-        let origin = if saved.origin { "\x1b[?6h" } else { "" };
-        // Plain letters from here on, whatever was saved.
-        format!("{origin}{place}{}\x1b7\x1b[?6l\x1b[m\x1b(B\x0f\x1b[0\"q", saved.writing.sequence())
+        let (row, column) = (saved.row.saturating_sub(top), saved.column);
+        let place = format!("\x1b[{};{}H", row.saturating_add(1), column.saturating_add(1));
+        Some(format!("{origin}{place}{}\x1b7\x1b[?6l\x1b[m\x1b(B\x0f\x1b[0\"q", saved.writing.sequence()))
     }
 }

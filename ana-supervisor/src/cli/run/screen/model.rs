@@ -137,20 +137,38 @@ impl Model {
         self.parser.screen().cursor_position()
     }
 
-    /// What draws the whole screen.
+    /// What draws the whole screen. (The crate's own way would save a cursor, over the agent's.)
     pub(super) fn contents(&self) -> String {
-        self.parser.screen().contents_formatted()
+        let screen = self.parser.screen();
+        let mut out = String::from("\x1b[H\x1b[2J");
+        for (row, text) in (0..).zip(screen.rows_formatted(0, self.columns())) {
+            // A row that goes on in the next one is followed by it as it was.
+            if row == 0 || !screen.row_wrapped(row - 1) {
+                out.push_str(&format!("\x1b[{};1H", row + 1));
+            }
+            out.push_str("\x1b[m");
+            out.push_str(&text);
+        }
+        out + "\x1b[m"
     }
 
-    /// What puts the cursor where it is.
+    /// What puts the cursor where it is, and leaves the attributes plain.
     pub(super) fn cursor(&self, origin: bool, region: Option<(u16, u16)>) -> String {
         let screen = self.parser.screen();
-        if !origin {
-            return "\x1b[m".to_owned() + &screen.cursor_state_formatted();
-        }
         let (row, column) = screen.cursor_position();
-        let top = region.map_or(0, |(top, _)| top.saturating_sub(1));
-        format!("\x1b[{};{}H", row.saturating_sub(top).saturating_add(1), column.saturating_add(1))
+        let top = region.filter(|_| origin).map_or(0, |(top, _)| top.saturating_sub(1));
+        let place = |column: u16| {
+            format!("\x1b[m\x1b[{};{}H", row.saturating_sub(top).saturating_add(1), column.saturating_add(1))
+        };
+        let columns = self.columns();
+        if column < columns {
+            return place(column);
+        }
+        // Behind the last column: there it gets by writing that one again.
+        let wide = |column: u16| screen.cell(row, column).is_some_and(vt100::Cell::is_wide_continuation);
+        let last = columns.saturating_sub(if wide(columns - 1) { 2 } else { 1 });
+        let again = screen.rows_formatted(last, columns - last).nth(usize::from(row)).unwrap_or_default();
+        place(last) + &again + "\x1b[m"
     }
 
     /// What prints the line that the cursor stands in, if anything is in it, and puts the cursor where it stands.

@@ -122,7 +122,7 @@ fn piece() -> impl Strategy<Value = String> {
         "\x1b[?1006l",
         "\x1b[3;9r",
         "\x1b[r",
-        "\x1b7",
+        "\r\x1b7",
         "\x1b8",
         "\x1bM",
         "\x1b[S",
@@ -140,7 +140,6 @@ fn piece() -> impl Strategy<Value = String> {
         "\t",
         "\x1b[?6h",
         "\x1b[?6l",
-        "\x1b[!p",
         "\x1b]0;title\x07",
         "\u{e9}\u{4e2d}",
     ];
@@ -150,8 +149,27 @@ fn piece() -> impl Strategy<Value = String> {
     ]
 }
 
+/// No cursor is restored that was not saved on the same screen, and screens are entered and left in turns: terminals differ in
+/// what else means.
 fn output() -> impl Strategy<Value = String> {
-    prop::collection::vec(piece(), 0..30).prop_map(|pieces| pieces.concat())
+    prop::collection::vec(piece(), 0..30).prop_map(|pieces| {
+        let (mut saved, mut alternate) = (false, false);
+        // One region for both screens and a saved cursor for each, as xterm has it; in vt100 it is the other way round.
+        let both = pieces.iter().any(|piece| piece.contains("1049"));
+        let apart = ["\x1b[?6h", "\x1b[3;9r", "\r\x1b7"];
+        // A place saved relative to one region means another in the next.
+        let saves = pieces.iter().any(|piece| piece.ends_with("\x1b7"));
+        let pieces = pieces
+            .into_iter()
+            .filter(|piece| !(both && apart.contains(&piece.as_str()) || saves && piece == "\x1b[?6h"));
+        let sane = pieces.filter(|piece| {
+            saved = (saved || piece == "\r\x1b7") && !piece.contains("1049");
+            let switches = piece.contains("1049") && alternate == piece.ends_with('l');
+            alternate ^= switches;
+            if piece.contains("1049") { switches } else { saved || piece != "\x1b8" }
+        });
+        sane.collect()
+    })
 }
 
 proptest! {
@@ -160,16 +178,25 @@ proptest! {
     /// A page leaves nothing behind: neither what can be seen, nor in what the agent does next.
     #[test]
     fn after_a_page_everything_is_as_before(before in output(), after in output()) {
-        // vt100 has no soft reset, and knows scroll regions for each screen apart.
-        prop_assume!(!before.contains("\x1b[!p") && !after.contains("\x1b[!p"));
+        prop_assume!(!(before.contains("\x1b[?6h") || before.contains("\x1b[3;9r")) || !after.contains("1049"));
         let mut story = Story::of(before.as_bytes());
+        // Behind the last column without a letter in it: nothing gets it there again.
+        let at_end = |terminal: &Terminal| {
+            let (row, column) = terminal.screen().cursor_position();
+            column == COLUMNS && !terminal.screen().cell(row, column - 1).is_some_and(vt100::Cell::has_contents)
+        };
+        prop_assume!(!at_end(&story.unasked));
         story.ask(Way::Page);
         let (asked, unasked) = story.states();
         prop_assert_eq!(asked, unasked, "{:?}", before);
-        // On the primary screen, 1049 itself saves the cursor: a saved one that was restored already is not brought back.
+        // On the primary screen, 1049 itself saves the cursor: one that was restored already is not brought back.
         let state = &story.screen.state;
-        let kept = state.alternate || state.saved[0].as_ref().is_some_and(|saved| saved.open);
-        let after = if kept { after } else { after.replace("\x1b8", "") };
+        let open = state.saved[usize::from(state.alternate)].as_ref().is_some_and(|saved| saved.open);
+        let after = match (open, state.alternate) {
+            (true, false) => format!("\x1b8{after}"),
+            (_, true) => format!("\x1b[?1049l{after}"),
+            (false, false) => after,
+        };
         story.agent(after.as_bytes());
         let (asked, unasked) = story.states();
         prop_assert_eq!(asked, unasked, "{:?} then {:?}", before, after);
@@ -241,7 +268,7 @@ fn what_prints_lines_is_asked_inline() {
     for drawn in [
         "\x1b[5;5H",
         "\x1b[A",
-        "\x1b7",
+        "\r\x1b7",
         "x\x1b[2J",
         "\x1b[3;9r",
         "\x1b[?1049h",
