@@ -35,7 +35,7 @@ pub enum Fault {
     Garbage,
     /// The CTAPHID message claims 0xffff bytes; those of the answer are sent.
     HugeLength,
-    /// The answer's first report is cut off after 20 bytes.
+    /// The answer's first report is cut off after 20 bytes. Some kernels drop such a report.
     ShortReport,
     /// The answer goes to another channel.
     WrongChannel,

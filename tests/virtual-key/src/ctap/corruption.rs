@@ -5,8 +5,8 @@ use ciborium::Value;
 use super::cbor;
 use crate::fault::Fault;
 
-/// Deep enough for every parser's limit, and still one CTAPHID message.
-const DEPTH: usize = 5000;
+/// Deep enough for every parser's limit, and still fewer than the 64 reports that hidraw keeps for who reads slowly.
+const DEPTH: usize = 3000;
 
 pub(super) fn apply(fault: Option<Fault>, mut bytes: Vec<u8>) -> Vec<u8> {
     match fault {

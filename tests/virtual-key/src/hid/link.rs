@@ -19,7 +19,7 @@ use nix::{
 
 use super::{
     framing::{Assembly, BROADCAST, Message, Received, command, error},
-    node,
+    node::Arrivals,
     uhid::Uhid,
 };
 use crate::{
@@ -35,6 +35,9 @@ const CAPABILITIES: u8 = 0x01 | 0x04 | 0x08;
 /// `CTAPHID_KEEPALIVE`'s (11.2.9.1.7).
 const PROCESSING: u8 = 1;
 const UPNEEDED: u8 = 2;
+
+/// Channels that are given out come after this one.
+const CHANNELS: u32 = 0x0a00_0000;
 
 /// The device, as long as this lives.
 pub(crate) struct Link {
@@ -64,6 +67,7 @@ struct Busy {
 
 impl Link {
     pub(crate) fn plug(key: Arc<Authenticator>) -> io::Result<Self> {
+        let arrivals = Arrivals::listen()?;
         let uhid = Uhid::create(&key.settings.name, &key.settings.unique)?;
         let unique = key.settings.unique.clone();
         let wire = Arc::new(Wire {
@@ -71,14 +75,14 @@ impl Link {
             key,
             busy: Mutex::new(None),
             changed: Condvar::new(),
-            channels: AtomicU32::new(0x0a00_0000),
+            channels: AtomicU32::new(CHANNELS),
         });
         let (wake, woken) = UnixStream::pair()?;
         let reading = Arc::clone(&wire);
         let reader =
             thread::Builder::new().name(format!("key {unique}")).spawn(move || reading.read(&woken))?;
         let mut link = Self { wire, node: PathBuf::new(), wake: Some(wake), reader: Some(reader) };
-        link.node = node::wait_for(&unique)?;
+        link.node = arrivals.wait_for(&unique)?;
         Ok(link)
     }
 
@@ -130,7 +134,7 @@ impl Wire {
 
     fn receive(self: &Arc<Self>, message: Message) {
         let Message { channel, command, payload } = message;
-        let allocated = channel != 0 && channel <= self.channels.load(Ordering::Relaxed);
+        let allocated = (CHANNELS + 1..=self.channels.load(Ordering::Relaxed)).contains(&channel);
         if !(allocated || channel == BROADCAST && command == command::INIT) {
             return self.send_error(channel, error::INVALID_CHANNEL);
         }
