@@ -14,6 +14,7 @@ pub mod bench;
 pub mod claude;
 pub mod fuse;
 pub mod ground;
+pub mod keys;
 pub mod machine;
 pub mod model;
 pub mod net;
@@ -24,6 +25,7 @@ pub mod skip;
 pub mod sudoers;
 pub mod terminal;
 pub mod wait;
+pub mod webauthn;
 
 pub use ground::{Ground, Marker};
 pub use net::Net;

@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use super::{
     asking::{self, Asking},
+    ceremony::Ceremony,
     dialog::Verdict,
 };
 use crate::{
@@ -181,7 +182,7 @@ fn list(mut client: Client, into: &mut Vec<(Operation, usize)>) -> Result<Client
 
 /// `ana approve`.
 pub fn approve(args: &Approve, state: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let (mut client, options, remembered) = show(&args.id, state)?;
+    let (waiting, options, remembered) = Waiting::show(&args.id, state)?;
     let key = match &args.software {
         Some(path) => {
             let name = || format!("cannot use the software passkey {}", path.display());
@@ -193,44 +194,36 @@ pub fn approve(args: &Approve, state: Option<&Path>) -> anyhow::Result<ExitCode>
     };
     let summary = options.operation.summary();
     if !Asking::possible() {
-        let assertion = asking::sign_without_terminal(&options, key.as_ref()).context("not approved")?;
-        client.ask(&Request::Sign { id: args.id.clone(), assertion })?;
-        writeln!(io::stdout(), "approved: {summary}")?;
+        let ceremony = match (&key, &args.software) {
+            (Some(file), Some(_)) => Ceremony::by_software(&options, file)?,
+            _ => Ceremony::start(&options, key.as_ref())?,
+        };
+        let (mut waiting, verdict) =
+            asking::sign_without_terminal(ceremony, waiting).context("not approved")?;
+        let Some((request, words)) = waiting.answer(verdict, &summary) else { return Ok(ExitCode::FAILURE) };
+        waiting.client.ask(&request)?;
+        writeln!(io::stdout(), "{words}")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let id = || args.id.clone();
-    let mut asking = Asking::start(options, key, args.software.is_some())?;
+    let mut asking = Asking::start(options, key, args.software.is_some(), waiting)?;
     loop {
-        let (request, words, code) = match asking.decide()? {
-            Verdict::Signed(assertion) => {
-                let request = Request::Sign { id: id(), assertion: *assertion };
-                (request, format!("approved: {summary}"), ExitCode::SUCCESS)
-            }
-            Verdict::Denied(reason) => {
-                (Request::Deny { id: id(), reason }, format!("denied: {summary}"), ExitCode::SUCCESS)
-            }
-            verdict @ (Verdict::Later | Verdict::Interrupted) => {
-                asking.end()?;
-                writeln!(io::stderr(), "it still waits")?;
-                // 130 is what a shell says of a command that Ctrl-C has ended.
-                return Ok(if matches!(verdict, Verdict::Later) {
-                    ExitCode::FAILURE
-                } else {
-                    ExitCode::from(130)
-                });
-            }
+        let verdict = asking.decide()?;
+        // 130 is what a shell says of a command that Ctrl-C has ended.
+        let code =
+            if matches!(verdict, Verdict::Interrupted) { ExitCode::from(130) } else { ExitCode::FAILURE };
+        let Some((request, words)) = asking.waiting.answer(verdict, &summary) else {
+            asking.end()?;
+            writeln!(io::stderr(), "it still waits")?;
+            return Ok(code);
         };
-        match client.ask(&request) {
+        match asking.waiting.client.ask(&request) {
             Ok(_) => {
                 asking.end()?;
                 writeln!(io::stdout(), "{words}")?;
-                return Ok(code);
+                return Ok(ExitCode::SUCCESS);
             }
             // As long as it waits, there can be another answer.
-            Err(ClientError::Refused(why))
-                if args.software.is_none() && client.ask(&Request::Show { id: id() }).is_ok() =>
-            {
-                client.connection.take_fds();
+            Err(ClientError::Refused(why)) if args.software.is_none() && asking.waiting.still().is_ok() => {
                 asking.dialog.refused(&why);
             }
             Err(error) => {
@@ -241,12 +234,58 @@ pub fn approve(args: &Approve, state: Option<&Path>) -> anyhow::Result<ExitCode>
     }
 }
 
-/// What there is to ask, of whom, and the software passkey that came with it.
-fn show(id: &str, state: Option<&Path>) -> anyhow::Result<(Client, Box<Options>, Option<File>)> {
-    let (mut client, reply) = find(state, &Request::Show { id: id.to_owned() })?;
-    let Reply::Question { options, key } = reply else { return Err(ClientError::Protocol.into()) };
-    let key = client.connection.take_fds().into_iter().next().filter(|_| key).map(File::from);
-    Ok((client, options, key))
+/// An operation that waits, as long as it does.
+pub(super) struct Waiting {
+    id: String,
+    client: Client,
+    /// Says when something has changed.
+    watch: Client,
+}
+
+impl Waiting {
+    /// What there is to ask, of whom, and the software passkey that came with it.
+    fn show(id: &str, state: Option<&Path>) -> anyhow::Result<(Self, Box<Options>, Option<File>)> {
+        let (mut client, socket, reply) = find(state, &Request::Show { id: id.to_owned() })?;
+        let Reply::Question { options, key } = reply else { return Err(ClientError::Protocol.into()) };
+        let key = client.connection.take_fds().into_iter().next().filter(|_| key).map(File::from);
+        let mut watch = Client::connect(&socket)?;
+        watch.ask(&Request::Watch)?;
+        Ok((Self { id: id.to_owned(), client, watch }, options, key))
+    }
+
+    /// Something has changed.
+    ///
+    /// # Errors
+    /// It does not wait any more: the supervisor's words why.
+    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+        let news: Vec<Reply> = self.watch.connection.receive_ready().map_err(|_over| ClientError::Closed)?;
+        if news.is_empty() { Ok(()) } else { self.still() }
+    }
+
+    fn still(&mut self) -> anyhow::Result<()> {
+        self.client.ask(&Request::Show { id: self.id.clone() })?;
+        // The software passkey that comes along is here already.
+        self.client.connection.take_fds();
+        Ok(())
+    }
+
+    /// What is sent, and the words when it was taken; `None`: nothing.
+    fn answer(&self, verdict: Verdict, summary: &str) -> Option<(Request, String)> {
+        let id = self.id.clone();
+        match verdict {
+            Verdict::Signed(assertion) => {
+                Some((Request::Sign { id, assertion: *assertion }, format!("approved: {summary}")))
+            }
+            Verdict::Denied(reason) => Some((Request::Deny { id, reason }, format!("denied: {summary}"))),
+            Verdict::Later | Verdict::Interrupted => None,
+        }
+    }
+}
+
+impl AsFd for Waiting {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.watch.connection.as_fd()
+    }
 }
 
 /// `ana deny`.
@@ -257,13 +296,13 @@ pub fn deny(args: &Deny, state: Option<&Path>) -> anyhow::Result<ExitCode> {
 }
 
 /// Asks every session until one knows the operation.
-fn find(state: Option<&Path>, request: &Request) -> anyhow::Result<(Client, Reply)> {
+fn find(state: Option<&Path>, request: &Request) -> anyhow::Result<(Client, PathBuf, Reply)> {
     let mut refusals = Vec::new();
     for (session, socket) in client::sockets(&State::paths(state).run) {
         let asked =
             Client::connect(&socket).and_then(|mut client| client.ask(request).map(|reply| (client, reply)));
         match asked {
-            Ok(answered) => return Ok(answered),
+            Ok((client, reply)) => return Ok((client, socket, reply)),
             Err(ClientError::Refused(why)) => refusals.push(why),
             Err(error @ (ClientError::Io(_) | ClientError::Closed)) => {
                 refusals.extend(client::silent(&session, &socket, &error));

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, IsTerminal, Read, Write},
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::AsFd,
     time::Duration,
 };
 
@@ -18,13 +18,14 @@ use nix::{
 };
 
 use super::{
+    answer::Waiting,
     ceremony::{Ceremony, Step},
     dialog::{Dialog, Outcome, Verdict},
     inline::Inline,
     keys::Keys,
     question,
 };
-use crate::approval::{Assertion, authenticator::Options};
+use crate::approval::authenticator::Options;
 
 /// The terminal on stdin, raw. Dropping it gives it back as it was found.
 struct Raw {
@@ -62,6 +63,7 @@ pub(super) struct Asking {
     keys: Keys,
     inline: Inline,
     pub(super) dialog: Dialog,
+    pub(super) waiting: Waiting,
     /// Nothing is asked but what the passkey wants to know.
     sign: bool,
     ended: bool,
@@ -74,7 +76,12 @@ impl Asking {
     }
 
     /// Shows the question. With `sign` it is not asked: the passkey is asked at once.
-    pub(super) fn start(options: Box<Options>, key: Option<File>, sign: bool) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        options: Box<Options>,
+        key: Option<File>,
+        sign: bool,
+        waiting: Waiting,
+    ) -> anyhow::Result<Self> {
         let mut handled = SigSet::empty();
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGWINCH] {
             handled.add(signal);
@@ -83,6 +90,7 @@ impl Asking {
         let signals = SignalFd::with_flags(&handled, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let mut dialog = Dialog::new(options, key);
         if sign {
+            dialog = dialog.by_file();
             dialog.settle();
             dialog.sign();
         } else {
@@ -92,8 +100,16 @@ impl Asking {
             write!(stderr.lock(), "{text}")?;
         }
         let inline = Inline::new(question::dumb());
-        let mut asking =
-            Self { raw: Raw::take()?, signals, keys: Keys::default(), inline, dialog, sign, ended: false };
+        let mut asking = Self {
+            raw: Raw::take()?,
+            signals,
+            keys: Keys::default(),
+            inline,
+            dialog,
+            waiting,
+            sign,
+            ended: false,
+        };
         if !sign {
             asking.dialog.show();
         }
@@ -107,7 +123,10 @@ impl Asking {
                 bail!("{}", self.dialog.note().unwrap_or("not approved"));
             }
             self.draw()?;
-            let (keys, signals, passkey) = self.wait()?;
+            let [keys, signals, news, passkey] = self.wait()?;
+            if news {
+                self.waiting.check()?;
+            }
             if signals {
                 self.take_signals()?;
             }
@@ -141,19 +160,20 @@ impl Asking {
         stderr.flush()
     }
 
-    /// Waits for keys, signals or the passkey.
-    fn wait(&self) -> anyhow::Result<(bool, bool, bool)> {
+    /// Waits for keys, signals, the session or the passkey.
+    fn wait(&self) -> anyhow::Result<[bool; 4]> {
         let stdin = io::stdin();
         let mut fds = vec![
             PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.waiting.as_fd(), PollFlags::POLLIN),
         ];
         fds.extend(self.dialog.fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let left = self.dialog.unsettled().into_iter().chain(self.dialog.timeout()).min();
         wait_for(&mut fds, left)?;
         let ready =
             |place: usize| fds.get(place).and_then(PollFd::revents).is_some_and(|events| !events.is_empty());
-        Ok((ready(0), ready(1), ready(2)))
+        Ok([0, 1, 2, 3].map(ready))
     }
 
     fn take_keys(&mut self) -> anyhow::Result<Option<Verdict>> {
@@ -199,11 +219,13 @@ impl Asking {
 }
 
 /// Has the passkey sign without asking anybody: there is no terminal.
-pub(super) fn sign_without_terminal(options: &Options, key: Option<&File>) -> anyhow::Result<Assertion> {
-    let mut ceremony = Ceremony::start(options, key)?;
+pub(super) fn sign_without_terminal(
+    mut ceremony: Ceremony,
+    mut waiting: Waiting,
+) -> anyhow::Result<(Waiting, Verdict)> {
     let mut said = Vec::new();
     loop {
-        let lines = ceremony.lines();
+        let lines = ceremony.words();
         if ceremony.fd().is_none() && ceremony.timeout().is_none() {
             bail!("the passkey asks for a passphrase: run this in a terminal");
         }
@@ -211,20 +233,23 @@ pub(super) fn sign_without_terminal(options: &Options, key: Option<&File>) -> an
             lines.iter().try_for_each(|line| writeln!(io::stderr(), "{line}"))?;
             said = lines;
         }
-        let heard = wait_for_passkey(ceremony.fd(), ceremony.timeout())?;
+        let mut fds = vec![PollFd::new(waiting.as_fd(), PollFlags::POLLIN)];
+        fds.extend(ceremony.fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        wait_for(&mut fds, ceremony.timeout())?;
+        let ready =
+            |place: usize| fds.get(place).and_then(PollFd::revents).is_some_and(|events| !events.is_empty());
+        let [news, heard] = [0, 1].map(ready);
+        drop(fds);
+        if news {
+            waiting.check()?;
+        }
         match if heard { ceremony.hear() } else { ceremony.tick() } {
             Step::Open => {}
-            Step::Signed(assertion) => return Ok(*assertion),
-            Step::Denied(why) => bail!("denied: {why}"),
+            Step::Signed(assertion) => return Ok((waiting, Verdict::Signed(assertion))),
+            Step::Denied(why) => return Ok((waiting, Verdict::Denied(why))),
             Step::Failed(why) => bail!("{why}"),
         }
     }
-}
-
-fn wait_for_passkey(fd: Option<BorrowedFd<'_>>, left: Option<Duration>) -> anyhow::Result<bool> {
-    let mut fds: Vec<PollFd> = fd.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).into_iter().collect();
-    wait_for(&mut fds, left)?;
-    Ok(fds.first().and_then(PollFd::revents).is_some_and(|events| !events.is_empty()))
 }
 
 fn wait_for(fds: &mut [PollFd<'_>], left: Option<Duration>) -> anyhow::Result<()> {

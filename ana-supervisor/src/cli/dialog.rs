@@ -22,6 +22,8 @@ pub struct Dialog {
     options: Box<Options>,
     /// The software passkey that came with it.
     key: Option<File>,
+    /// The person has named it: nothing else is asked.
+    by_file: bool,
     /// How many more operations like this one wait.
     more: usize,
     since: Instant,
@@ -64,6 +66,7 @@ impl Dialog {
         Self {
             options,
             key,
+            by_file: false,
             more: 0,
             since: Instant::now(),
             settled: false,
@@ -72,6 +75,12 @@ impl Dialog {
             ceremony: None,
             answered: None,
         }
+    }
+
+    /// The software passkey is asked, whatever else is enrolled.
+    pub fn by_file(mut self) -> Self {
+        self.by_file = true;
+        self
     }
 
     pub fn options(&self) -> &Options {
@@ -144,7 +153,11 @@ impl Dialog {
     /// Asks the passkey.
     pub fn sign(&mut self) {
         self.notes.clear();
-        match Ceremony::start(&self.options, self.key.as_ref()) {
+        let ceremony = match (&self.key, self.by_file) {
+            (Some(file), true) => Ceremony::by_software(&self.options, file),
+            (key, _) => Ceremony::start(&self.options, key.as_ref()),
+        };
+        match ceremony {
             Ok(ceremony) => self.ceremony = Some(ceremony),
             Err(error) => self.notes.push(format!("ana: not approved: {error:#}")),
         }
@@ -172,7 +185,8 @@ impl Dialog {
         }
         if let Some(ceremony) = &mut self.ceremony {
             // Arrows and the like begin with an ESC, which would mean: not now.
-            let step = if bytes.len() == 1 { ceremony.typed(bytes) } else { Step::Open };
+            let one = bytes.len() == 1 || bytes.first().is_some_and(|byte| !byte.is_ascii());
+            let step = if one { ceremony.typed(bytes) } else { Step::Open };
             return self.step(step);
         }
         if self.answered.is_some() {

@@ -100,6 +100,12 @@ impl VirtualKey {
         self.key.live.seen()
     }
 
+    /// When the last report of the last answer was given to the kernel: CLOCK_BOOTTIME, nanoseconds. `None`: none was.
+    #[must_use]
+    pub fn answered_at(&self) -> Option<u64> {
+        self.key.live.answered_at()
+    }
+
     /// How many wrong PINs are left.
     #[must_use]
     pub fn pin_retries(&self) -> u8 {

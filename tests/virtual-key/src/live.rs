@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::time::{ClockId, clock_gettime};
+
 use crate::{
     ctap::Status,
     fault::{Fault, Misbehaviour},
@@ -28,6 +30,8 @@ struct State {
     hand: Option<Hand>,
     cancelled: bool,
     dropped: bool,
+    /// CLOCK_BOOTTIME, nanoseconds.
+    answered_at: Option<u64>,
 }
 
 /// One request under way.
@@ -56,6 +60,7 @@ impl Live {
             hand: None,
             cancelled: false,
             dropped: false,
+            answered_at: None,
         };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
@@ -117,7 +122,21 @@ impl Live {
         true
     }
 
+    pub(crate) fn answered_at(&self) -> Option<u64> {
+        self.state().answered_at
+    }
+
     // The key's side.
+
+    /// An answer has gone out.
+    pub(crate) fn answered(&self) {
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).ok();
+        let now = now.and_then(|time| {
+            let (seconds, nanos) = (u64::try_from(time.tv_sec()).ok()?, u64::try_from(time.tv_nsec()).ok()?);
+            Some(seconds * 1_000_000_000 + nanos)
+        });
+        self.change(|state| state.answered_at = now);
+    }
 
     /// A request that is answered at once.
     pub(crate) fn note(&self, command: Command) {

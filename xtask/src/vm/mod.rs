@@ -30,14 +30,11 @@ pub(crate) struct Args {
     /// End a guest that takes longer
     #[arg(long, value_name = "MINUTES", default_value_t = 60)]
     limit: u64,
-    /// Parts of tests' names: of the supervisor's unit tests and of the promises. By default what concerns the kernel: the
-    /// unit tests in kernel::
+    /// Parts of tests' names: of the supervisor's unit tests, the promises, and the virtual key's. By default what concerns
+    /// the kernel (kernel::), and security keys (security_key_)
     #[arg(last = true, value_name = "TEST")]
     filters: Vec<OsString>,
 }
-
-/// What is tried where nobody says what.
-const DEFAULT: &str = "kernel::";
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     packages::to_build()?;
@@ -57,8 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         "ana-tests",
         "--bins",
     ]))?;
-    let filters = if args.filters.is_empty() { vec![DEFAULT.into()] } else { args.filters.clone() };
-    let programs = program::build(&filters)?;
+    let programs = program::build(&args.filters)?;
     let mut all = Tally::default();
     for series in args.kernel.map_or_else(|| Series::ALL.to_vec(), |one| vec![one]) {
         let kernel = Kernel::fetch(series, &target_dir()?.join("vm"))?;

@@ -17,13 +17,22 @@ pub(super) struct Program {
     arguments: Vec<OsString>,
 }
 
-/// The supervisor's unit tests and the promises.
+/// The supervisor's unit tests, the promises, and the virtual key over hidraw: what `filters` name, or by default what
+/// concerns the kernel, and security keys, which only a guest has.
 pub(super) fn build(filters: &[OsString]) -> Result<Vec<Program>> {
-    let of = |package: &str, target: &[&str]| -> Result<Program> {
+    let of = |package: &str, target: &[&str], default: &[&str]| -> Result<Program> {
         let file = executable(package, target)?;
-        Ok(Program { file, folder: root()?.join(package), arguments: filters.to_vec() })
+        let arguments = match filters {
+            [] => default.iter().map(OsString::from).collect(),
+            filters => filters.to_vec(),
+        };
+        Ok(Program { file, folder: root()?.join(package), arguments })
     };
-    Ok(vec![of("ana-supervisor", &["--lib"])?, of("tests", &["--test", "promises"])?])
+    Ok(vec![
+        of("ana-supervisor", &["--lib"], &["kernel::"])?,
+        of("tests", &["--test", "promises"], &["security_key_"])?,
+        of("tests/virtual-key", &["--test", "over_hidraw"], &[])?,
+    ])
 }
 
 /// Builds one test program; where it is.

@@ -1,6 +1,9 @@
 //! Which key is meant, where several are plugged in.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ana_supervisor::approval::security_key::wire::{Fault, News};
 use ctap_hid_fido2::fidokey::GetAssertionArgsBuilder;
@@ -47,6 +50,10 @@ pub(crate) fn touched(talk: &Talk, keys: &[Arc<Key>]) -> Result<Option<Arc<Key>>
                 return Ok(Some(key));
             }
             Err(trouble) if again(&trouble) => patience.spend(&key, &trouble)?,
+            Err(Trouble::Status(status::CHANNEL_BUSY)) => {
+                wait_for_others(talk, &key)?;
+                return Ok(None);
+            }
             Err(Trouble::Gone | Trouble::Silent) => return Ok(None),
             Err(trouble) => return Err(fault(&key, trouble)),
         }
@@ -145,8 +152,19 @@ fn parts(ids: &[Vec<u8>], at_most: usize) -> Vec<&[Vec<u8>]> {
 
 /// Nobody touched it in time: it is asked anew, until whoever asked has had enough.
 pub(crate) fn again(trouble: &Trouble) -> bool {
-    use status::{ACTION_TIMEOUT, CHANNEL_BUSY, KEEPALIVE_CANCEL, USER_ACTION_TIMEOUT};
-    matches!(trouble, Trouble::Status(USER_ACTION_TIMEOUT | ACTION_TIMEOUT | KEEPALIVE_CANCEL | CHANNEL_BUSY))
+    use status::{ACTION_TIMEOUT, KEEPALIVE_CANCEL, USER_ACTION_TIMEOUT};
+    matches!(trouble, Trouble::Status(USER_ACTION_TIMEOUT | ACTION_TIMEOUT | KEEPALIVE_CANCEL))
+}
+
+/// Another program has asked it something, a browser maybe: it is tried again a little later.
+///
+/// # Errors
+/// What goes on is to end.
+pub(crate) fn wait_for_others(talk: &Talk, key: &Key) -> Result<(), Fault> {
+    const LATER: Duration = Duration::from_millis(500);
+    let why = "another program is using it".to_owned();
+    talk.say(&News::Unusable { keys: vec![key.name.clone()], why });
+    talk.wait_for(LATER, || None::<()>).map(drop)
 }
 
 /// A key that says at once that nobody touched it is not asked for ever.
@@ -165,7 +183,7 @@ impl Patience {
     /// # Errors
     /// It was asked too often in too short a time.
     pub(crate) fn spend(&mut self, key: &Key, trouble: &Trouble) -> Result<(), Fault> {
-        let quick = self.since.elapsed() < std::time::Duration::from_secs(2);
+        let quick = self.since.elapsed() < Duration::from_secs(2);
         self.since = Instant::now();
         self.left = if quick { self.left.saturating_sub(1) } else { Self::default().left };
         if self.left == 0 { Err(fault(key, trouble.clone())) } else { Ok(()) }

@@ -23,7 +23,8 @@ const MEMORY_MAX: u64 = 1 << 30;
 /// A step failed: the process must end.
 pub(crate) fn confine() -> io::Result<()> {
     prctl::set_dumpable(false)?;
-    prctl::set_pdeathsig(Some(Signal::SIGKILL))?;
+    // The end of the pipe tells us to make the keys dark and to end; a process that was stopped has to go on for that.
+    prctl::set_pdeathsig(Some(Signal::SIGCONT))?;
     prctl::set_name(c"ana-key")?;
     sys::process::close_from(3)?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;

@@ -14,7 +14,7 @@ use ctap_hid_fido2::{Cfg, FidoKeyHid, FidoKeyHidFactory, HidParam};
 use crate::{
     pending::{ANSWER_MAX, answered, in_thread},
     talk::Talk,
-    trouble::{Trouble, plain},
+    trouble::{Trouble, plain, status},
 };
 
 /// How often it is looked whether a key was plugged in or out, while that is waited for.
@@ -149,14 +149,7 @@ pub(crate) fn gather(talk: &Talk, seen: &mut Seen) -> Result<Vec<Arc<Key>>, Faul
         }
         if seen.0.as_ref() != Some(&nodes) {
             seen.0 = Some(nodes);
-            let (mut keys, mut unusable) = (Vec::new(), Vec::new());
-            for found in found {
-                let name = found.name.clone();
-                match open(talk, found)? {
-                    Ok(key) => keys.push(Arc::new(key)),
-                    Err(why) => unusable.push((name, why)),
-                }
-            }
+            let (keys, unusable) = open_all(talk, found)?;
             if !keys.is_empty() {
                 return Ok(keys);
             }
@@ -169,12 +162,41 @@ pub(crate) fn gather(talk: &Talk, seen: &mut Seen) -> Result<Vec<Arc<Key>>, Faul
     }
 }
 
-fn open(talk: &Talk, found: Found) -> Result<Result<Key, String>, Fault> {
-    let Found { name, node } = found;
-    if let Err(why) = may_open(&node.path) {
-        return Ok(Err(why));
+/// A key that was plugged in a moment ago may not hear the first word: its device file is there before its driver is, and
+/// what it answers meanwhile is lost.
+const OPENINGS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), ANSWER_MAX];
+
+/// The keys that can be used, and the names of the others with the reason. One that does not answer does not hold up one
+/// that does.
+type Opened = (Vec<Arc<Key>>, Vec<(String, String)>);
+
+fn open_all(talk: &Talk, found: Vec<Found>) -> Result<Opened, Fault> {
+    let (mut keys, mut unusable, mut silent) = (Vec::new(), Vec::new(), found);
+    for limit in OPENINGS {
+        let mut still = Vec::new();
+        for found in silent {
+            let opened = match may_open(&found.node.path) {
+                Ok(()) => open_within(talk, &found, limit)?,
+                Err(why) => Some(Err(why)),
+            };
+            match opened {
+                Some(Ok(key)) => keys.push(Arc::new(key)),
+                Some(Err(why)) => unusable.push((found.name, why)),
+                None => still.push(found),
+            }
+        }
+        silent = still;
+        if !keys.is_empty() || silent.is_empty() {
+            break;
+        }
     }
-    let path = node.path.clone();
+    unusable.extend(silent.into_iter().map(|found| (found.name, "it does not answer".to_owned())));
+    Ok((keys, unusable))
+}
+
+/// `None`: it does not answer.
+fn open_within(talk: &Talk, found: &Found, limit: Duration) -> Result<Option<Result<Key, String>>, Fault> {
+    let path = found.node.path.clone();
     let opening = in_thread(talk, move || {
         let mut config = Cfg::init();
         config.enable_keep_alive_msg = false;
@@ -197,13 +219,15 @@ fn open(talk: &Talk, found: Found) -> Result<Result<Key, String>, Fault> {
         };
         Ok((hid, facts))
     });
-    Ok(match talk.wait_for(ANSWER_MAX, || answered(&opening))? {
-        Some(Ok((hid, facts))) => Ok(Key { name, hid, facts, node }),
+    let opened = match talk.wait_for(limit, || answered(&opening))? {
+        Some(Ok((hid, facts))) => Ok(Key { name: found.name.clone(), hid, facts, node: found.node.clone() }),
         Some(Err(Trouble::Gone)) => Err("it was unplugged".to_owned()),
-        Some(Err(Trouble::Status(status))) => Err(format!("it knows no FIDO2 (CTAP status {status:#04x})")),
         Some(Err(Trouble::Garbled(why))) => Err(format!("what it says makes no sense: {why}")),
-        Some(Err(Trouble::Silent)) | None => Err("it does not answer".to_owned()),
-    })
+        // Busy with another program's question.
+        Some(Err(Trouble::Status(status::CHANNEL_BUSY) | Trouble::Silent)) | None => return Ok(None),
+        Some(Err(Trouble::Status(code))) => Err(format!("it knows no FIDO2 (CTAP status {code:#04x})")),
+    };
+    Ok(Some(opened))
 }
 
 fn is_word(text: &str) -> bool {

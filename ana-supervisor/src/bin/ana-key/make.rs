@@ -76,6 +76,10 @@ fn on(talk: &Talk, wish: &Make, exclude: &[Vec<u8>], key: &Arc<Key>) -> Result<O
         match ask(talk, key, BLINK_MAX, move |hid| request.send(hid))? {
             Ok(attested) => return Ok(Some(made(key, attested, new_pin))),
             Err(Trouble::Gone) => return Ok(None),
+            Err(Trouble::Status(status::CHANNEL_BUSY)) => {
+                choose::wait_for_others(talk, key)?;
+                return Ok(None);
+            }
             Err(Trouble::Status(status::PIN_INVALID)) if pin.is_some() => (pin, wrong) = (None, true),
             Err(Trouble::Status(status::PIN_REQUIRED)) if !verify => verify = true,
             Err(Trouble::Status(status::PIN_AUTH_BLOCKED | status::UV_BLOCKED)) => {

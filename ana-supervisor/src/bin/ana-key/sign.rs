@@ -80,7 +80,7 @@ impl Request<'_> {
                 Err(trouble) if again(&trouble) => patience.spend(&key, &trouble)?,
                 answer => {
                     let ids = holders.iter().find(|holder| Arc::ptr_eq(&holder.key, &key));
-                    return outcome(
+                    return self.outcome(
                         &key,
                         ids.map(|holder| holder.ids.as_slice()).unwrap_or_default(),
                         answer,
@@ -116,8 +116,37 @@ impl Request<'_> {
                     return Ok(Attempt::LookAgain);
                 }
                 Err(trouble) if again(&trouble) => patience.spend(key, &trouble)?,
-                answer => return outcome(key, &holder.ids, answer),
+                answer => return self.outcome(key, &holder.ids, answer),
             }
+        }
+    }
+
+    fn outcome(
+        &self,
+        key: &Key,
+        asked: &[Vec<u8>],
+        answer: Result<Vec<Assertion>, Trouble>,
+    ) -> Result<Attempt, Fault> {
+        match answer {
+            Ok(assertions) => {
+                let garbled = |why: &str| Fault::Garbled { key: key.name.clone(), why: why.to_owned() };
+                let id =
+                    named(&assertions, asked).ok_or_else(|| garbled("it signed with another credential"))?;
+                let assertion = assertions.into_iter().next().ok_or_else(|| garbled("it signed nothing"))?;
+                Ok(Attempt::Signed(News::Signed(Box::new(Signed {
+                    key: key.name.clone(),
+                    credential_id: BASE64_URL_SAFE_NO_PAD.encode(id),
+                    authenticator_data: BASE64_URL_SAFE_NO_PAD.encode(assertion.auth_data),
+                    signature: BASE64_URL_SAFE_NO_PAD.encode(assertion.signature),
+                }))))
+            }
+            Err(Trouble::Gone) => Ok(Attempt::LookAgain),
+            Err(Trouble::Status(status::CHANNEL_BUSY)) => {
+                choose::wait_for_others(self.talk, key)?;
+                Ok(Attempt::LookAgain)
+            }
+            Err(Trouble::Status(status::NO_CREDENTIALS)) => Ok(Attempt::Others),
+            Err(trouble) => Err(fault(key, trouble)),
         }
     }
 
@@ -137,25 +166,6 @@ impl Request<'_> {
             }
             hid.get_assertion_with_args(&args.build())
         })
-    }
-}
-
-fn outcome(key: &Key, asked: &[Vec<u8>], answer: Result<Vec<Assertion>, Trouble>) -> Result<Attempt, Fault> {
-    match answer {
-        Ok(assertions) => {
-            let garbled = |why: &str| Fault::Garbled { key: key.name.clone(), why: why.to_owned() };
-            let id = named(&assertions, asked).ok_or_else(|| garbled("it signed with another credential"))?;
-            let assertion = assertions.into_iter().next().ok_or_else(|| garbled("it signed nothing"))?;
-            Ok(Attempt::Signed(News::Signed(Box::new(Signed {
-                key: key.name.clone(),
-                credential_id: BASE64_URL_SAFE_NO_PAD.encode(id),
-                authenticator_data: BASE64_URL_SAFE_NO_PAD.encode(assertion.auth_data),
-                signature: BASE64_URL_SAFE_NO_PAD.encode(assertion.signature),
-            }))))
-        }
-        Err(Trouble::Gone) => Ok(Attempt::LookAgain),
-        Err(Trouble::Status(status::NO_CREDENTIALS)) => Ok(Attempt::Others),
-        Err(trouble) => Err(fault(key, trouble)),
     }
 }
 

@@ -110,6 +110,14 @@ impl Ceremony {
         }
     }
 
+    /// The same without the time that is left, for where nothing is drawn anew.
+    pub fn words(&self) -> Vec<String> {
+        match &self.0 {
+            By::Software(software) => software.lines(),
+            By::SecurityKey(dialogue, _) => dialogue.words(),
+        }
+    }
+
     /// What its other side says.
     pub fn hear(&mut self) -> Step {
         match &mut self.0 {

@@ -241,6 +241,7 @@ impl Wire {
         let mut busy = self.busy();
         if busy.is_some_and(|busy| !busy.dropped) {
             self.answer(fault, message);
+            self.key.live.answered();
         }
         *busy = None;
         drop(busy);
