@@ -53,6 +53,11 @@ impl Terminal {
             .args(&shell)
             .env(GROUND_VARIABLE, ground.root())
             .env_remove("TMUX");
+        // A shell drops variables whose names it does not like; the question would name each of them.
+        let of_cargo = |name: &std::ffi::OsString| name.as_encoded_bytes().starts_with(b"CARGO");
+        for name in std::env::vars_os().map(|(name, _)| name).filter(of_cargo) {
+            command.env_remove(name);
+        }
         let output = command.output().expect("tmux is installed");
         assert!(output.status.success(), "tmux: {}", String::from_utf8_lossy(&output.stderr));
         terminal.until("a shell prompt", |screen| screen.contains(PROMPT.trim_end()));

@@ -45,9 +45,8 @@ impl Page {
     }
 
     /// Why it cannot be approved yet.
-    pub(super) fn unread(&self) -> Option<String> {
-        let below = self.below();
-        (!self.seen).then(|| format!("Read it to its end first: {below} more {} (Space).", unit(below)))
+    pub(super) fn unread(&self) -> Option<&'static str> {
+        (!self.seen).then_some("Read it to its end first: Space, PgDn, arrows.")
     }
 
     /// Looks at another part; whether that changed anything.
@@ -165,7 +164,7 @@ mod tests {
             shown(&mut page, &["? "]),
             ["line 0", "line 1", "line 2", "-- 6 more lines: Space, PgDn, arrows --", "? "]
         );
-        assert!(page.unread().is_some_and(|why| why.contains("6 more lines")));
+        assert!(page.unread().is_some());
         while page.look(&Key::PageDown) {
             shown(&mut page, &["? "]);
         }

@@ -161,7 +161,7 @@ impl Questions {
             };
             let Some(question) = self.waiting.front_mut().filter(|_| self.shown.is_some()) else { break };
             let signing = question.signing();
-            let outcome = question.press(key, &bytes, unread.as_deref());
+            let outcome = question.press(key, &bytes, unread);
             let begun = !signing && question.signing();
             self.react(outcome, &mut news, client)?;
             // What was typed ahead of what the passkey asks for was not meant for it.
