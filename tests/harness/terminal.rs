@@ -135,6 +135,23 @@ impl Terminal {
         })
     }
 
+    /// Looks at everything of a question that may not fit the screen.
+    #[track_caller]
+    pub fn read_to_the_end(&self) -> String {
+        // Not synchronisation: keys are promised to be ignored until then.
+        std::thread::sleep(SETTLE + Duration::from_millis(100));
+        let mut all = String::new();
+        loop {
+            let screen = self.look();
+            all.push_str(&screen);
+            if !screen.contains(" more") {
+                return all;
+            }
+            self.press("Space");
+            self.until("the next part", |_| self.look() != screen);
+        }
+    }
+
     /// Waits until the screen looks like this again.
     #[track_caller]
     pub fn until_looks_like(&self, before: &str) {

@@ -68,6 +68,8 @@ mod security_key_lies;
 mod security_key_pins;
 mod sessions_are_apart;
 mod the_keepers_die;
+mod the_modes_are_restored;
+mod the_passkey_is_asked_in_place;
 mod the_question_is_readable;
 mod the_screen_is_as_it_was;
 mod the_session_is_transparent;

@@ -21,20 +21,6 @@ fn printing(ground: &Ground, arguments: &str) -> String {
     format!("{} {arguments}", ground.deploy().display())
 }
 
-/// Looks at everything of the question on a page that does not fit.
-fn read_to_the_end(terminal: &Terminal) -> String {
-    let mut all = String::new();
-    loop {
-        let screen = terminal.look();
-        all.push_str(&screen);
-        if !screen.contains(" more") {
-            return all;
-        }
-        terminal.press("Space");
-        terminal.until("the next part", |_| terminal.look() != screen);
-    }
-}
-
 #[test]
 fn forty_columns() {
     let ground = Ground::new("narrow");
@@ -63,7 +49,7 @@ fn taller_than_the_screen() {
     terminal.answer_yes();
     terminal.until_shows("Read it to its end first");
     ground.assert_never_ran();
-    let all = read_to_the_end(&terminal);
+    let all = terminal.read_to_the_end();
     for word in &words {
         assert!(all.contains(&format!("  {word}\n")), "{word} was never shown:\n{all}");
     }
@@ -101,11 +87,11 @@ fn resized_while_it_is_asked() {
             last.contains(ASKED) && (look.contains("this operation?") || columns < 40)
         });
     }
-    read_to_the_end(&terminal);
+    terminal.read_to_the_end();
     terminal.answer_yes();
     wait::until("it ran", || (ground.markers().len() == 1).then_some(()));
     terminal.press("Enter");
-    terminal.until_shows("outer$ ");
+    terminal.until("the next prompt", |screen| screen.matches("outer$ ").count() == 2);
     terminal.line("clear; stty size");
     terminal.until_shows("45 120");
 }

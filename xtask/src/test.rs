@@ -73,6 +73,10 @@ fn setup() -> Result<()> {
         need("sudo", "sudo"),
         need("git", "git"),
         need("tmux", "tmux"),
+        // The agents whose screens a question comes over.
+        need("vim", "vim"),
+        need("htop", "htop"),
+        need("less", "less"),
         need("cc", "gcc"),
         need("gcc", "gcc"),
         need("make", "make"),

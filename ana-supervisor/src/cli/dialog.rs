@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     ceremony::{Ceremony, Step},
-    keys::Key,
+    keys::{Key, Look},
     question::{self, Answer, SETTLE},
 };
 use crate::approval::{Assertion, authenticator::Options};
@@ -56,7 +56,7 @@ pub enum Outcome {
     /// Ctrl-Z.
     Suspend,
     /// To look at another part of the question.
-    Look(Key),
+    Look(Look),
     /// The terminal has answered somebody else's question.
     Report(Vec<u8>),
 }
@@ -177,11 +177,12 @@ impl Dialog {
 
     /// A key was pressed, which came as these bytes. `unread`: why it cannot be approved yet.
     pub fn press(&mut self, key: Key, bytes: &[u8], unread: Option<&str>) -> Outcome {
-        match key {
-            Key::Report(report) => return Outcome::Report(report),
-            _ if !self.settled => return Outcome::Open,
-            Key::Suspend => return Outcome::Suspend,
-            _ => {}
+        if let Key::Report(report) = key {
+            return Outcome::Report(report);
+        } else if !self.settled {
+            return Outcome::Open;
+        } else if key == Key::Suspend {
+            return Outcome::Suspend;
         }
         if let Some(ceremony) = &mut self.ceremony {
             // Arrows and the like begin with an ESC, which would mean: not now.
@@ -196,13 +197,11 @@ impl Dialog {
             Key::Interrupt => return Outcome::Over(Verdict::Interrupted),
             Key::End if self.typed.is_empty() => return Outcome::Over(Verdict::Later),
             Key::Enter => return self.enter(unread),
-            Key::Char(' ') if self.typed.is_empty() => return Outcome::Look(Key::PageDown),
+            Key::Char(' ') if self.typed.is_empty() => return Outcome::Look(Look::PageDown),
             Key::Char(letter) if self.typed.len() < TYPED_MAX => self.typed.push(letter),
             Key::Backspace => drop(self.typed.pop()),
             Key::Clear | Key::Escape => self.typed.clear(),
-            Key::Up | Key::Down | Key::PageUp | Key::PageDown | Key::First | Key::Last => {
-                return Outcome::Look(key);
-            }
+            Key::Look(look) => return Outcome::Look(look),
             Key::Char(_) | Key::End | Key::Other | Key::Suspend | Key::Report(_) => {}
         }
         Outcome::Open

@@ -19,16 +19,22 @@ pub enum Key {
     /// Ctrl-Z.
     Suspend,
     Escape,
+    Look(Look),
+    /// An answer of the terminal's to a question of the program's that has it.
+    Report(Vec<u8>),
+    /// Another key, a mouse, what was pasted.
+    Other,
+}
+
+/// To look at another part of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
     Up,
     Down,
     PageUp,
     PageDown,
     First,
     Last,
-    /// An answer of the terminal's to a question of the program's that has it.
-    Report(Vec<u8>),
-    /// Another key, a mouse, what was pasted.
-    Other,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -145,12 +151,12 @@ fn plain(byte: u8) -> Key {
 /// What a sequence's last byte and number mean.
 fn moved(last: u8, number: u32) -> Key {
     match (last, number) {
-        (b'A', _) => Key::Up,
-        (b'B', _) => Key::Down,
-        (b'H', _) | (b'~', 1 | 7) => Key::First,
-        (b'F', _) | (b'~', 4 | 8) => Key::Last,
-        (b'~', 5) => Key::PageUp,
-        (b'~', 6) => Key::PageDown,
+        (b'A', _) => Key::Look(Look::Up),
+        (b'B', _) => Key::Look(Look::Down),
+        (b'H', _) | (b'~', 1 | 7) => Key::Look(Look::First),
+        (b'F', _) | (b'~', 4 | 8) => Key::Look(Look::Last),
+        (b'~', 5) => Key::Look(Look::PageUp),
+        (b'~', 6) => Key::Look(Look::PageDown),
         _ => Key::Other,
     }
 }
@@ -173,10 +179,10 @@ mod tests {
 
     #[test]
     fn sequences_are_no_letters() {
-        use Key::*;
+        use Key::{Char, Escape, Other};
         assert_eq!(
             keys(&[b"\x1b[A\x1bOB\x1b[5~\x1b[6~\x1b[1;5H\x1b[4~"]),
-            [Up, Down, PageUp, PageDown, First, Last]
+            [Look::Up, Look::Down, Look::PageUp, Look::PageDown, Look::First, Look::Last].map(Key::Look)
         );
         for one in
             [&b"\x1ba"[..], b"\x1b[97u", b"\x1b[<0;1;1M", b"\x1b[M a\r", b"\x1b[I", b"\x1b[200~", b"\x1b[24~"]

@@ -1,6 +1,6 @@
 //! A question on a screen of its own: as much of it as there is room for, and below it the line where one answers.
 
-use crate::cli::{keys::Key, question::wrapped};
+use crate::cli::{keys::Look, question::wrapped};
 
 /// What of the question is on the screen.
 #[derive(Debug)]
@@ -50,18 +50,17 @@ impl Page {
     }
 
     /// Looks at another part; whether that changed anything.
-    pub(super) fn look(&mut self, key: &Key) -> bool {
+    pub(super) fn look(&mut self, look: Look) -> bool {
         let before = self.top;
         let page = self.room.saturating_sub(1).max(1);
         let last = self.body.len().saturating_sub(self.room);
-        self.top = match key {
-            Key::Up => before.saturating_sub(1),
-            Key::Down => before + 1,
-            Key::PageUp => before.saturating_sub(page),
-            Key::PageDown => before + page,
-            Key::First => 0,
-            Key::Last => last,
-            _ => before,
+        self.top = match look {
+            Look::Up => before.saturating_sub(1),
+            Look::Down => before + 1,
+            Look::PageUp => before.saturating_sub(page),
+            Look::PageDown => before + page,
+            Look::First => 0,
+            Look::Last => last,
         }
         .min(last);
         self.top != before
@@ -165,7 +164,7 @@ mod tests {
             ["line 0", "line 1", "line 2", "-- 6 more lines: Space, PgDn, arrows --", "? "]
         );
         assert!(page.unread().is_some());
-        while page.look(&Key::PageDown) {
+        while page.look(Look::PageDown) {
             shown(&mut page, &["? "]);
         }
         assert_eq!(
@@ -173,7 +172,7 @@ mod tests {
             ["line 6", "line 7", "line 8", "-- the end; PgUp, arrows: back --", "? "]
         );
         assert_eq!(page.unread(), None);
-        assert!(page.look(&Key::First));
+        assert!(page.look(Look::First));
         shown(&mut page, &["? "]);
         assert_eq!(page.unread(), None, "what was seen, was seen");
     }
@@ -197,7 +196,7 @@ mod tests {
                 let screen = shown(&mut page, &lines);
                 prop_assert_eq!(screen.last().map(String::as_str), Some("? x"));
                 seen.extend(screen.into_iter().filter(|row| row.starts_with("line ")));
-                if !page.look(&Key::PageDown) {
+                if !page.look(Look::PageDown) {
                     break;
                 }
             }
@@ -210,8 +209,8 @@ mod tests {
             let mut page = page(rows, columns, body);
             let lines = vec!["a note".to_owned(); notes];
             page.draw(&lines);
-            for key in [Key::PageDown, Key::Last, Key::Up] {
-                page.look(&key);
+            for look in [Look::PageDown, Look::Last, Look::Up] {
+                page.look(look);
                 page.draw(&lines);
             }
             page.resize(columns, rows);

@@ -195,9 +195,9 @@ impl Questions {
             Outcome::Open => {}
             Outcome::Suspend => news.suspend = true,
             Outcome::Report(report) => news.reports.extend(report),
-            Outcome::Look(key) => {
+            Outcome::Look(look) => {
                 if let Some(Shown::Page(page, drawn)) = &mut self.shown
-                    && page.look(&key)
+                    && page.look(look)
                 {
                     drawn.clear();
                 }

@@ -162,8 +162,8 @@ impl Screen {
             }
             (Way::Page, false) => {
                 let mut out = modes.restore_region() + &modes.restore() + "\x1b[?1049l";
-                // It brings back the cursor, and has saved it over the one that the agent had saved.
-                if self.state.saved_again().is_some() {
+                // It brings back the cursor, but not behind the last column (tmux), and it was saved over the agent's own.
+                if self.state.saved_again().is_some() || model.is_behind() {
                     out.push_str(&self.state.cursors());
                 }
                 out + &modes.restore_writing()

@@ -137,6 +137,11 @@ impl Model {
         self.parser.screen().cursor_position()
     }
 
+    /// The cursor is behind the last column.
+    pub(super) fn is_behind(&self) -> bool {
+        self.parser.screen().cursor_position().1 >= self.columns()
+    }
+
     /// What draws the whole screen. (The crate's own way would save a cursor, over the agent's.)
     pub(super) fn contents(&self) -> String {
         let screen = self.parser.screen();
