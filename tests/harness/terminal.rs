@@ -1,6 +1,7 @@
 //! A real terminal: a tmux of the test's own, whose screen is read and whose keys are pressed.
 
 use std::{
+    num::NonZeroU16,
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -118,8 +119,12 @@ impl Terminal {
                      #{keypad_flag} mouse:#{mouse_any_flag}#{mouse_sgr_flag} insert:#{insert_flag} wrap:#{wrap_flag} \
                      region:#{scroll_region_upper},#{scroll_region_lower} origin:#{origin_flag}";
         let modes = self.order(&["display-message", "-p", modes]).stdout;
-        let screen = self.order(&["capture-pane", "-p", "-e"]).stdout;
-        format!("{}{}", String::from_utf8_lossy(&screen), String::from_utf8_lossy(&modes))
+        let size = self.order(&["display-message", "-p", "#{pane_height} #{pane_width}"]).stdout;
+        let size = String::from_utf8_lossy(&size).into_owned();
+        let (rows, columns) = size.trim().split_once(' ').expect("two numbers");
+        let screen = self.order(&["capture-pane", "-p", "-e", "-N"]).stdout;
+        let rows = painted(&screen, rows.parse().expect("rows"), columns.parse().expect("columns"));
+        format!("{}\n{}", rows.join("\n"), String::from_utf8_lossy(&modes))
     }
 
     /// Waits until the screen stands still.
@@ -254,6 +259,20 @@ impl Terminal {
         let screen = self.until("the settings", |screen| setting(screen, mark).is_some());
         setting(&screen, mark).expect("just seen")
     }
+}
+
+/// The rows of a screen as they are seen: a blank that was written is the same as one that never was.
+fn painted(screen: &[u8], rows: NonZeroU16, columns: NonZeroU16) -> Vec<String> {
+    let mut terminal = vt100::Parser::new(rows, columns, 0);
+    let blank = " ".repeat(usize::from(columns.get()));
+    for row in 1..=rows.get() {
+        terminal.process(format!("\x1b[{row};1H{blank}").as_bytes());
+    }
+    for (row, text) in (1..).zip(screen.split(|&byte| byte == b'\n').take(rows.get().into())) {
+        terminal.process(format!("\x1b[{row};1H").as_bytes());
+        terminal.process(text);
+    }
+    terminal.screen().rows_formatted(0, columns.get()).map(|row| row.trim_end().to_owned()).collect()
 }
 
 /// The value between `mark=` and `=` on a line of output (not on the line that was typed).

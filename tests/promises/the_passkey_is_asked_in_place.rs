@@ -6,6 +6,10 @@ use ana_tests::{
     terminal::{SETTLE, Terminal},
     wait,
 };
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 const PASSPHRASE: &str = "open-sesame";
 
@@ -130,16 +134,14 @@ fn a_signal_ends_ana_approve() {
     let settings = terminal.settings("before");
     let session = ground.start(&[ground.deploy().as_os_str(), "elsewhere".as_ref()]);
     let question = ground.question();
-    for (signal, status) in [("TERM", 143), ("INT", 130)] {
+    for (signal, status) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
         terminal.line("clear");
-        let end = format!(
-            "(until test -e go-{signal}; do sleep 0.1; done; pkill -{signal} -f 'ana.*approve {}$') &",
-            question.id
-        );
-        terminal.line(&end);
-        terminal.line(&ana(&ground, &format!("approve {}", question.id)));
+        let pid = ground.home().join(format!("pid-{signal}"));
+        let approve = ana(&ground, &format!("approve {}", question.id));
+        terminal.line(&format!("sh -c 'echo $$ >{}; exec {approve}'", pid.display()));
         terminal.until_question();
-        std::fs::write(ground.home().join(format!("go-{signal}")), "").expect("the home can be written");
+        let pid = std::fs::read_to_string(&pid).expect("it is written").trim().parse().expect("a pid");
+        kill(Pid::from_raw(pid), signal).expect("it runs");
         terminal.until_prompt();
         terminal.line("echo status=$?");
         terminal.until_shows(&format!("status={status}"));

@@ -190,7 +190,7 @@ fn half_a_line_goes_on() {
     assert!(screen.lines().any(|line| line.trim_end() == "half red more plain"), "{screen}");
     let look = terminal.look();
     let line = look.lines().find(|line| line.contains("more")).expect("just seen");
-    assert!(line.contains("half \u{1b}[31mred more\u{1b}[39m plain"), "{line:?}");
+    assert!(line.contains("half \u{1b}[31mred more\u{1b}[m plain"), "{line:?}");
 }
 
 /// An agent that is killed gives the terminal back as it found it.
