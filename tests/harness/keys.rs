@@ -9,7 +9,7 @@ use std::{
 use ana_virtual_key::{Person, VirtualKey};
 use serde_json::Value;
 
-use crate::{Finished, Ground, Session, skip::skipped};
+use crate::{Finished, Ground, Session, answers::Question, skip::skipped};
 
 /// What the virtual keys are called.
 pub const NAME: &str = "ana test key";
@@ -77,6 +77,23 @@ impl Ground {
     #[track_caller]
     pub fn approving(&self, id: &str) -> Session {
         Session::of(self.ana(&["approve", id]).stdin(Stdio::null()))
+    }
+
+    /// A run of the protected program with this argument, held.
+    #[track_caller]
+    pub fn held(&self, word: &str) -> (Session, Question) {
+        let mut session = self.start(&[self.deploy().as_os_str(), word.as_ref()]);
+        let question = self.question_of(&mut session);
+        (session, question)
+    }
+
+    /// The question is answered by a touch of this key.
+    #[track_caller]
+    pub fn approve_by_touch(&self, question: &Question, key: &VirtualKey) {
+        let approving = self.approving(&question.id);
+        key.until_blinking();
+        key.touch();
+        approving.finish().assert_code(0).assert_stdout("approved: ");
     }
 
     /// `ana passkey list --json`.

@@ -3,22 +3,15 @@
 
 use std::{io::Write, time::Duration};
 
-use ana_tests::{Ground, Session, answers::Question, keys, keys::NAME, processes, wait};
+use ana_tests::{Ground, keys, keys::NAME, processes, wait};
 use ana_virtual_key::{Command, Person, VirtualKey};
-
-/// A protected run that waits.
-fn held(ground: &Ground, word: &str) -> (Session, Question) {
-    let mut session = ground.start(&[ground.deploy().as_os_str(), word.as_ref()]);
-    let question = ground.question_of(&mut session);
-    (session, question)
-}
 
 #[test]
 fn one_touch_and_it_runs() {
     let Some(_port) = keys::port("one_touch_and_it_runs") else { return };
     let key = keys::plug();
     let ground = Ground::with_key("keys-touch", "", &key);
-    let (session, question) = held(&ground, "now");
+    let (session, question) = ground.held("now");
     let approving = ground.approving(&question.id);
     approving.until_stderr(&format!("touch {NAME}"));
     key.until_blinking();
@@ -72,7 +65,7 @@ fn denied_at_the_key_it_dies() {
     let Some(_port) = keys::port("denied_at_the_key_it_dies") else { return };
     let key = keys::plug();
     let ground = Ground::with_key("keys-deny", "", &key);
-    let (session, question) = held(&ground, "no");
+    let (session, question) = ground.held("no");
     let approving = ground.approving(&question.id);
     key.until_blinking();
     key.deny();
@@ -91,7 +84,7 @@ fn never_touched_it_is_denied_in_time() {
     let Some(_port) = keys::port("never_touched_it_is_denied_in_time") else { return };
     let key = keys::plug();
     let ground = Ground::with_key("keys-never", "timeout = \"10s\"", &key);
-    let (session, question) = held(&ground, "never");
+    let (session, question) = ground.held("never");
     let approving = ground.approving(&question.id);
     key.until_blinking();
     session.finish().assert_code(137);
@@ -110,7 +103,7 @@ fn it_goes_dark_when_the_operation_ends() {
     let Some(_port) = keys::port("it_goes_dark_when_the_operation_ends") else { return };
     let key = keys::plug();
     let ground = Ground::with_key("keys-ends", "", &key);
-    let (session, question) = held(&ground, "gone");
+    let (session, question) = ground.held("gone");
     let approving = ground.approving(&question.id);
     key.until_blinking();
     processes::end(question.pid());
@@ -126,7 +119,7 @@ fn pulled_out_and_plugged_in_again() {
     let key = keys::plug();
     let ground = Ground::with_key("keys-unplug", "", &key);
     let key = key.unplug();
-    let (session, question) = held(&ground, "again");
+    let (session, question) = ground.held("again");
     let approving = ground.approving(&question.id);
     approving.until_stderr("plug in your security key (bob)");
     let mut key = key.plug().expect("it can be plugged in");
@@ -150,7 +143,7 @@ fn only_an_enrolled_key_will_do() {
     let key = key.unplug();
     let stranger = keys::plug_another("a stranger's");
     let count = stranger.counter();
-    let (session, question) = held(&ground, "mine");
+    let (session, question) = ground.held("mine");
     let approving = ground.approving(&question.id);
     approving.until_stderr("a stranger's does not hold bob");
     let key = key.plug().expect("it can be plugged in");
@@ -179,7 +172,7 @@ fn any_of_two_enrolled_keys_will_do() {
     }
     enrolling.finish().assert_code(0);
     for (touched, other, name) in [(&second, &first, "carol"), (&first, &second, "bob")] {
-        let (session, question) = held(&ground, name);
+        let (session, question) = ground.held(name);
         let approving = ground.approving(&question.id);
         first.until_blinking();
         second.until_blinking();
@@ -203,7 +196,7 @@ fn a_counter_that_goes_back_denies() {
     key.person(Person::Touches);
     let seen = key.counter();
     key.set_counter(3);
-    let (session, question) = held(&ground, "copied");
+    let (session, question) = ground.held("copied");
     ground.approving(&question.id).finish().assert_code(1).assert_stderr("counter did not grow");
     session.finish().assert_code(137);
     ground.assert_never_ran();
@@ -217,7 +210,7 @@ fn a_counter_that_goes_back_denies() {
 
     // The key that counts on is still the one that was enrolled.
     key.set_counter(seen);
-    let (session, question) = held(&ground, "mine");
+    let (session, question) = ground.held("mine");
     ground.approving(&question.id).finish().assert_code(0);
     session.finish().assert_code(0);
     ground.verify();
@@ -229,7 +222,7 @@ fn a_touch_after_a_minute_counts() {
     let Some(_port) = keys::port("a_touch_after_a_minute_counts") else { return };
     let key = keys::plug();
     let ground = Ground::with_key("keys-late", "timeout = \"5m\"", &key);
-    let (session, question) = held(&ground, "late");
+    let (session, question) = ground.held("late");
     let approving = ground.approving(&question.id);
     key.until_blinking();
     // What is promised is about time itself.
@@ -263,6 +256,30 @@ fn a_held_connection_goes_on_after_a_touch() {
     let decision = ground.connections().pop().expect("a decision");
     assert!(decision.approves() && decision.is_signed(false), "{decision:#?}");
     ground.verify();
+}
+
+/// A session that asks nothing leaves the key alone, and does nothing.
+#[test]
+fn an_idle_session_uses_no_processor() {
+    let Some(_port) = keys::port("an_idle_session_uses_no_processor") else { return };
+    let key = keys::plug();
+    let ground = Ground::with_key("keys-idle", "", &key);
+    let session = ground.start(&["sh", "-c", "echo up; exec sleep 1000"]);
+    session.until_stdout("up");
+    let asked = key.seen().len();
+    let used = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", session.pid())).expect("ana-run runs");
+        let fields: Vec<u64> = stat.rsplit_once(')').map_or(vec![], |(_, rest)| {
+            rest.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse().ok()).collect()
+        });
+        fields.iter().sum::<u64>()
+    };
+    let before = used();
+    // What is promised is about time itself.
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(used(), before, "clock ticks of ana-run in five seconds");
+    assert_eq!(processes::below_named(session.pid(), "ana-key"), [0; 0], "nobody looks for keys");
+    assert_eq!(key.seen().len(), asked);
 }
 
 /// From the last report of the key's answer to the first instruction of what it approved, as the key and the program see

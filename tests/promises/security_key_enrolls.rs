@@ -45,6 +45,18 @@ fn by_touching_it_twice() {
     }
 }
 
+/// Only where it is asked for: a key has few places for those.
+#[test]
+fn as_a_resident_one_on_demand() {
+    let Some(_port) = keys::port("as_a_resident_one_on_demand") else { return };
+    let key = keys::plug();
+    key.person(Person::Touches);
+    let ground = Ground::for_keys("keys-resident", "");
+    ground.enroll_key("bob", &["--resident"]).assert_code(0);
+    let made = key.seen().into_iter().find(|seen| seen.command == Command::MakeCredential).expect("one");
+    assert!(made.rk, "{made:?}");
+}
+
 /// Root alone does not add a second one, nor does a key that nobody enrolled.
 #[test]
 fn a_further_one_by_touching_an_enrolled_one() {

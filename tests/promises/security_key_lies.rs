@@ -5,7 +5,6 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use ana_tests::{
     Ground, Session,
-    answers::Question,
     keys::{self, NAME},
     machine::{USER, machine},
     processes, wait,
@@ -38,12 +37,6 @@ const FAULTS: [Fault; 18] = [
     Fault::KeepaliveForever,
 ];
 
-fn held(ground: &Ground) -> (Session, Question) {
-    let mut session = ground.start(&[ground.deploy()]);
-    let question = ground.question_of(&mut session);
-    (session, question)
-}
-
 /// Each is an error, or goes on waiting and can be taken back; the question stays, and an honest touch answers it.
 #[test]
 fn no_wrong_answer_frees_an_operation() {
@@ -51,7 +44,7 @@ fn no_wrong_answer_frees_an_operation() {
     let key = keys::plug();
     let ground = Ground::with_key("keys-faults", "timeout = \"30m\"", &key);
     let mut key = Some(key);
-    let (session, question) = held(&ground);
+    let (session, question) = ground.held("it");
     for fault in FAULTS {
         let there = key.take().expect("plugged in");
         let mut approving = ground.approving(&question.id);
@@ -73,10 +66,7 @@ fn no_wrong_answer_frees_an_operation() {
         key = Some(there.unplug().plug().expect("it can be plugged in again"));
     }
     let key = key.expect("plugged in");
-    let approving = ground.approving(&question.id);
-    key.until_blinking();
-    key.touch();
-    approving.finish().assert_code(0);
+    ground.approve_by_touch(&question, &key);
     session.finish().assert_code(0);
     ground.assert_every_run_was_decided();
     ground.verify();
@@ -134,11 +124,8 @@ fn a_silent_key_holds_up_nobody() {
     let ground = Ground::with_key("keys-silent", "", &key);
     let silent = keys::plug_another("a silent one");
     silent.misbehaves(Fault::Silence);
-    let (session, question) = held(&ground);
-    let approving = ground.approving(&question.id);
-    key.until_blinking();
-    key.touch();
-    approving.finish().assert_code(0);
+    let (session, question) = ground.held("it");
+    ground.approve_by_touch(&question, &key);
     session.finish().assert_code(0);
     drop(silent);
 }
@@ -154,7 +141,7 @@ fn the_helper_has_nothing_but_its_pipe_and_the_keys() {
     let Some(_port) = keys::port("the_helper_has_nothing_but_its_pipe_and_the_keys") else { return };
     let key = keys::plug();
     let ground = Ground::with_key("keys-helper", "", &key);
-    let (session, question) = held(&ground);
+    let (session, question) = ground.held("it");
     let approving = ground.approving(&question.id);
     key.until_blinking();
     let helper = helper_of(&approving);
@@ -198,17 +185,14 @@ fn a_killed_client_leaves_no_blinking_key() {
     let Some(_port) = keys::port("a_killed_client_leaves_no_blinking_key") else { return };
     let key = keys::plug();
     let ground = Ground::with_key("keys-killed", "", &key);
-    let (session, question) = held(&ground);
+    let (session, question) = ground.held("it");
     let approving = ground.approving(&question.id);
     key.until_blinking();
     approving.signal(Signal::SIGKILL);
     key.until_dark();
     approving.finish();
     assert_eq!(ground.pending(1).len(), 1, "the question stays");
-    let approving = ground.approving(&question.id);
-    key.until_blinking();
-    key.touch();
-    approving.finish().assert_code(0);
+    ground.approve_by_touch(&question, &key);
     session.finish().assert_code(0);
 }
 
@@ -218,7 +202,7 @@ fn a_killed_helper_is_an_error_message() {
     let Some(_port) = keys::port("a_killed_helper_is_an_error_message") else { return };
     let key = keys::plug();
     let ground = Ground::with_key("keys-helper-killed", "", &key);
-    let (session, question) = held(&ground);
+    let (session, question) = ground.held("it");
     let approving = ground.approving(&question.id);
     key.until_blinking();
     kill(Pid::from_raw(helper_of(&approving)), Signal::SIGKILL).expect("root may");
@@ -226,10 +210,7 @@ fn a_killed_helper_is_an_error_message() {
     ground.assert_never_ran();
     // The key was not told: it is asked again when it has given up, or at once when it was pulled out.
     let key = key.unplug().plug().expect("it can be plugged in again");
-    let approving = ground.approving(&question.id);
-    key.until_blinking();
-    key.touch();
-    approving.finish().assert_code(0);
+    ground.approve_by_touch(&question, &key);
     session.finish().assert_code(0);
 }
 
@@ -239,7 +220,7 @@ fn a_stopped_helper_is_killed() {
     let Some(_port) = keys::port("a_stopped_helper_is_killed") else { return };
     let key = keys::plug();
     let ground = Ground::with_key("keys-helper-stopped", "", &key);
-    let (session, question) = held(&ground);
+    let (session, question) = ground.held("it");
     let approving = ground.approving(&question.id);
     key.until_blinking();
     let helper = helper_of(&approving);

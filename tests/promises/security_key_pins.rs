@@ -1,6 +1,19 @@
 //! A rule that asks for a PIN: it is typed where the question is, shown nowhere, and checked by the key.
 
-use ana_tests::{Ground, keys, keys::NAME, terminal::Terminal};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+};
+
+use ana_tests::{
+    Ground,
+    keys::{self, NAME},
+    machine::{has, machine},
+    processes,
+    skip::skipped,
+    sudoers::Sudoers,
+    terminal::Terminal,
+};
 use ana_virtual_key::{Command, Person, VirtualKey};
 
 const RULE: &str = "verify = \"pin\"";
@@ -137,7 +150,7 @@ fn set_at_the_enrolment() {
     let ground = Ground::for_keys("pin-set", RULE);
     key.person(Person::Touches);
     let terminal = Terminal::of_root(&ground);
-    let ana = ana_tests::machine::machine().ana("ana");
+    let ana = machine().ana("ana");
     let state = ground.state();
     let enroll =
         format!("{} --state {} passkey enroll --name bob --verify pin", ana.display(), state.display());
@@ -164,8 +177,7 @@ fn a_key_that_knows_fingers_wants_none() {
     let Some(_port) = keys::port("a_key_that_knows_fingers_wants_none") else { return };
     let key = VirtualKey::builder(NAME).uv(true).plug().expect("a key");
     let ground = Ground::with_key("pin-finger", RULE, &key);
-    let mut session = ground.start(&[ground.deploy()]);
-    let question = ground.question_of(&mut session);
+    let (session, question) = ground.held("it");
     let approving = ground.approving(&question.id);
     approving.until_stderr("put your finger on");
     key.until_blinking();
@@ -182,11 +194,48 @@ fn a_key_without_one_does_not_do() {
     let Some(_port) = keys::port("a_key_without_one_does_not_do") else { return };
     let key = keys::plug();
     let ground = Ground::with_key("pin-none", RULE, &key);
-    let mut session = ground.start(&[ground.deploy()]);
-    let question = ground.question_of(&mut session);
+    let (session, question) = ground.held("it");
     ground.approving(&question.id).finish().assert_code(1).assert_stderr("ana passkey enroll --verify pin");
     assert!(!key.is_blinking());
     ground.deny(&question.id, "no PIN");
     session.finish().assert_code(137);
     ground.assert_never_ran();
+}
+
+/// The main job as people have it: `ana-run` and what talks to the key are the person's, who may open it by the udev rule.
+#[test]
+fn touched_by_a_person_in_a_terminal() {
+    let Some(_port) = keys::port("touched_by_a_person_in_a_terminal") else { return };
+    if !has("sudo") {
+        skipped("touched_by_a_person_in_a_terminal", "no sudo");
+        return;
+    }
+    let key = keys::plug();
+    let ground = Ground::with_key("key-person", "", &key);
+    let node = key.hidraw();
+    // What the udev rule does.
+    chown(&node, None, Some(machine().gid.as_raw())).expect("root may");
+    fs::set_permissions(&node, fs::Permissions::from_mode(0o660)).expect("root may");
+    let _leave = Sudoers::new();
+    let terminal = Terminal::of_person(&ground);
+    let before = terminal.settings("before");
+    let run = format!("{} --state {}", machine().ana("ana-run").display(), ground.state().display());
+    terminal.line(&format!("{run} -- {} by-hand", ground.deploy().display()));
+    terminal.until_question();
+    terminal.answer_yes();
+    terminal.until_shows(&format!("touch {NAME}"));
+    key.until_blinking();
+    let helpers: Vec<i32> = processes::all()
+        .into_iter()
+        .filter(|pid| processes::name(*pid).as_deref() == Some("ana-key"))
+        .collect();
+    let [helper] = helpers.as_slice() else { panic!("{helpers:?}") };
+    assert_eq!(processes::uid(*helper), Some(machine().uid.as_raw()), "it is the person's");
+    ground.assert_never_ran();
+    key.touch();
+    terminal.until_shows("marker: ran by-hand");
+    terminal.until_prompt();
+    assert_eq!(terminal.settings("after"), before);
+    assert!(ground.decisions().pop().is_some_and(|decision| decision.is_signed(false)));
+    ground.verify();
 }

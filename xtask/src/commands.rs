@@ -77,13 +77,14 @@ fn shown(command: &Command) -> String {
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
-/// What is said there, shown as it comes, line by line.
-pub(crate) fn shown_lines(from: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+/// What is said there, shown as it comes, line by line, each behind `mark`.
+pub(crate) fn shown_lines(mark: &str, from: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let mark = mark.to_owned();
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).into_owned();
-            println!("{line}");
+            println!("{mark}{line}");
             if sender.send(line).is_err() {
                 break;
             }

@@ -147,7 +147,7 @@ fn echoed(command: &mut Command) -> Result<(Vec<String>, bool)> {
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
     let stdout = child.stdout.take().context("cargo has no stdout")?;
-    let receiver = shown_lines(stdout);
+    let receiver = shown_lines("", stdout);
     let status = child.wait().context("cannot wait for cargo")?;
     // The end of file would not come as long as something that a test left behind holds the pipe.
     let mut lines = Vec::new();
@@ -177,6 +177,12 @@ impl Tally {
                 _ => {}
             }
         }
+    }
+
+    /// One thing that was not tried, and why.
+    pub(crate) fn of_skipped(why: String) -> Self {
+        // It counts as libtest counts: a skipped test has passed, until it is subtracted.
+        Self { passed: 1, skipped: vec![why], ..Self::default() }
     }
 
     /// Adds what others have counted.

@@ -50,7 +50,7 @@ pub(super) fn run(kernel: &Kernel, initramfs: &Path, until: Instant) -> Result<T
                 course.tally.summary()
             );
         }
-        note("boot", "the guest did not start: once more");
+        note("boot", &format!("Linux {} did not start: once more", kernel.version));
     }
     bail!("the guest did not start")
 }
@@ -58,13 +58,13 @@ pub(super) fn run(kernel: &Kernel, initramfs: &Path, until: Instant) -> Result<T
 fn boot_once(kernel: &Kernel, initramfs: &Path, console: &Path, until: Instant) -> Result<Course> {
     let mut qemu = start(kernel, initramfs, console)?;
     let stdout = qemu.stdout.take().context("QEMU has no stdout")?;
-    let receiver = shown_lines(stdout);
+    let receiver = shown_lines(&format!("[{}] ", kernel.series), stdout);
     let mut course = Course { up: false, over: false, tally: Tally::default() };
     loop {
         match receiver.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(line) => course.hear(&line),
             Err(RecvTimeoutError::Timeout) => {
-                note("limit", "the guest takes too long");
+                note("limit", &format!("Linux {} takes too long", kernel.version));
                 break;
             }
             Err(RecvTimeoutError::Disconnected) => break,

@@ -29,6 +29,13 @@ pub(crate) enum Series {
 impl Series {
     pub(super) const ALL: [Self; 2] = [Self::V6_1, Self::V6_12];
 
+    const fn name(self) -> &'static str {
+        match self {
+            Self::V6_1 => "6.1",
+            Self::V6_12 => "6.12",
+        }
+    }
+
     /// The package that depends on the newest one.
     const fn package(self) -> &'static str {
         match self {
@@ -39,6 +46,8 @@ impl Series {
 }
 
 pub(super) struct Kernel {
+    /// "6.1"
+    pub(super) series: &'static str,
     pub(super) version: String,
     /// Where it is kept.
     pub(super) folder: PathBuf,
@@ -52,7 +61,7 @@ impl Kernel {
         let Some(version) = image.map(str::to_owned) else {
             bail!("apt knows no kernel by {}: run apt-get update", series.package());
         };
-        let kernel = Self { folder: cache.join(&version), version };
+        let kernel = Self { series: series.name(), folder: cache.join(&version), version };
         if !kernel.vmlinux().exists() {
             kernel.download().with_context(|| format!("cannot get Linux {}", kernel.version))?;
         }

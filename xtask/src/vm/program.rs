@@ -51,7 +51,10 @@ fn executable(folder: &str, target: &[&str]) -> Result<PathBuf> {
 pub(super) fn task(programs: &[Program]) -> Result<String> {
     let target = target_dir()?;
     let skipped = quoted(&target.join("ana-tests/skipped"))?;
-    let mut lines = format!("export ANA_BIN_DIR={}\nrm -f {skipped}\n", quoted(&target.join("release"))?);
+    let release = target.join("release");
+    let mut lines = format!("export ANA_BIN_DIR={}\nrm -f {skipped}\n", quoted(&release)?);
+    // What this kernel can do, as people see it; its exit code is about this machine's installation as well.
+    lines.push_str(&format!("{} doctor\n", quoted(&release.join("ana"))?));
     for program in programs {
         let arguments: Result<Vec<String>> = program.arguments.iter().map(|a| quoted(Path::new(a))).collect();
         lines.push_str(&format!(
