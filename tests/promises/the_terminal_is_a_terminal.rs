@@ -188,6 +188,32 @@ fn a_no_in_the_terminal_denies() {
     ground.verify();
 }
 
+/// Ctrl-Z at a question gives the terminal to the shell; afterwards it is asked again, over what the agent drew.
+#[test]
+fn ctrl_z_at_a_question() {
+    for (name, draw) in [("ctrl-z-asked", ""), ("ctrl-z-page", "printf \"\\033[9;9Hdrawn\"; ")] {
+        let ground = Ground::new(name);
+        let terminal = Terminal::of_root(&ground);
+        let before = terminal.settings("before");
+        let script = format!("sh -c '{draw}{} now >/dev/null 2>&1; read key'", ground.deploy().display());
+        terminal.line(&terminal.ana_run(&ground, &script));
+        terminal.until_question();
+        std::thread::sleep(SETTLE + std::time::Duration::from_millis(100));
+        terminal.press("C-z");
+        terminal.until_shows("Stopped");
+        assert_eq!(terminal.settings("between"), before, "a stopped ana-run gives the terminal back");
+        terminal.line("clear");
+        terminal.line("fg");
+        terminal.until_question();
+        terminal.answer_yes();
+        wait::until("it ran", || (ground.markers().len() == 1).then_some(()));
+        terminal.press("Enter");
+        terminal.until("the prompt", |screen| screen.matches("outer$ ").count() >= 2);
+        assert_eq!(terminal.settings("after"), before);
+        ground.verify();
+    }
+}
+
 /// What was typed before the question came is no answer to it.
 #[test]
 fn keys_typed_ahead_do_not_answer() {

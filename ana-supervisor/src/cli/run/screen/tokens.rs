@@ -124,18 +124,7 @@ impl Scanner {
     fn byte(&mut self, byte: u8, see: &mut impl FnMut(Token<'_>, &[u8])) -> bool {
         match (self.state, byte) {
             (State::Ground, _) => self.begin(byte, see),
-            (State::Utf8(left), 0x80..=0xbf) => {
-                self.held.push(byte);
-                self.state = State::Utf8(left - 1);
-                if left == 1 {
-                    let token = match *self.held.as_slice() {
-                        [0xc2, 0x80..=0x9f] => Token::Odd,
-                        ref text => Token::Text(text),
-                    };
-                    see(token, &self.held);
-                    self.ground();
-                }
-            }
+            (State::Utf8(left), 0x80..=0xbf) => self.continued(byte, left - 1, see),
             (State::Utf8(_), _) => {
                 see(Token::Odd, &self.held);
                 self.ground();
@@ -208,6 +197,20 @@ impl Scanner {
         };
         self.held.push(byte);
         self.state = State::Utf8(more);
+    }
+
+    /// One more byte of a character, of which so many are still missing.
+    fn continued(&mut self, byte: u8, left: u8, see: &mut impl FnMut(Token<'_>, &[u8])) {
+        self.held.push(byte);
+        self.state = State::Utf8(left);
+        if left == 0 {
+            let token = match *self.held.as_slice() {
+                [0xc2, 0x80..=0x9f] => Token::Odd,
+                ref text => Token::Text(text),
+            };
+            see(token, &self.held);
+            self.ground();
+        }
     }
 
     fn escape(&mut self, byte: u8, see: &mut impl FnMut(Token<'_>, &[u8])) {
