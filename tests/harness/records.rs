@@ -8,7 +8,10 @@ use std::{
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::Value;
 
-use crate::ground::{Ground, Marker};
+use crate::{
+    ground::{Ground, Marker},
+    wait,
+};
 
 /// One line of the evidence.
 #[derive(Clone, Debug)]
@@ -128,6 +131,13 @@ impl Ground {
 
     pub fn records_of(&self, event: &str) -> Vec<Record> {
         self.records().into_iter().filter(|record| record.event() == event).collect()
+    }
+
+    /// The same once the only session has ended: until then it writes records of its own.
+    #[track_caller]
+    pub fn verify_at_end(&self) -> Value {
+        wait::until("the session ends", || (!self.records_of("session-end").is_empty()).then_some(()));
+        self.verify()
     }
 
     /// `ana audit verify --json` accepts the evidence, and counts as many records as there are lines.

@@ -131,7 +131,7 @@ fn exactly_those_that_were_set() {
     assert_eq!(shown(&output[..from + RESTORED.len()]), before, "nothing is left of the question");
     wait::until("it ran", || (ground.markers().len() == 1).then_some(()));
     pty.press(b"\n");
-    ground.verify();
+    ground.verify_at_end();
 }
 
 /// Killed while its question is asked, the agent leaves a terminal as it was found.

@@ -64,7 +64,7 @@ fn a_passphrase_inline() {
     assert!(!screen.contains("wrong-one") && !screen.contains(PASSPHRASE), "{screen}");
     assert_eq!(terminal.settings("after"), settings);
     ground.assert_every_run_was_decided();
-    ground.verify();
+    ground.verify_at_end();
 }
 
 /// Answered elsewhere while the passphrase is typed: what was typed goes nowhere, and the agent goes on.

@@ -57,7 +57,7 @@ fn taller_than_the_screen() {
     wait::until("it ran", || (ground.markers().len() == 1).then_some(()));
     terminal.until_shows("drawn");
     terminal.press("Enter");
-    ground.verify();
+    ground.verify_at_end();
 }
 
 #[test]
@@ -161,5 +161,5 @@ fn words_help_and_counter() {
     wait::until("all are decided", || (ground.decisions().len() == 3).then_some(()));
     assert_eq!(ground.markers().len(), 1);
     terminal.press("Enter");
-    ground.verify();
+    ground.verify_at_end();
 }

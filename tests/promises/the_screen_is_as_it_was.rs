@@ -92,7 +92,7 @@ fn vim_is_as_it_was() {
     terminal.keys(":q!");
     terminal.press("Enter");
     terminal.until_shows("it-ended");
-    ground.verify();
+    ground.verify_at_end();
 }
 
 #[test]

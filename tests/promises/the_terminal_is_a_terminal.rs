@@ -185,7 +185,7 @@ fn a_no_in_the_terminal_denies() {
         terminal.until("the status", |screen| screen.lines().any(|line| line.trim_end() == "status=137"));
     assert!(screen.contains("ana: denied: "), "{screen}");
     ground.assert_never_ran();
-    ground.verify();
+    ground.verify_at_end();
 }
 
 /// Ctrl-Z at a question gives the terminal to the shell; afterwards it is asked again, over what the agent drew.
@@ -210,7 +210,7 @@ fn ctrl_z_at_a_question() {
         terminal.press("Enter");
         terminal.until("the prompt", |screen| screen.matches("outer$ ").count() >= 2);
         assert_eq!(terminal.settings("after"), before);
-        ground.verify();
+        ground.verify_at_end();
     }
 }
 
