@@ -16,7 +16,7 @@ use nix::{
 };
 
 /// What a key can do wrong with an assertion, all of it after the touch.
-const FAULTS: [Fault; 18] = [
+const FAULTS: [Fault; 17] = [
     Fault::WrongRp,
     Fault::NotPresent,
     Fault::BadSignature,
@@ -34,7 +34,6 @@ const FAULTS: [Fault; 18] = [
     Fault::WrongCommand,
     Fault::ErrorFrame(0x7f),
     Fault::Silence,
-    Fault::KeepaliveForever,
 ];
 
 /// Each is an error, or goes on waiting and can be taken back; the question stays, and an honest touch answers it.
@@ -73,13 +72,14 @@ fn no_wrong_answer_frees_an_operation() {
 }
 
 /// What makes it no key for anything, from the first question on.
-const FAULTS_AT_ONCE: [Fault; 6] = [
+const FAULTS_AT_ONCE: [Fault; 7] = [
     Fault::StatusByte(0xe0),
     Fault::StatusByte(0x2d),
     Fault::StatusByte(0x06),
     Fault::ErrorFrame(0x7f),
     Fault::RandomCbor(3),
     Fault::Silence,
+    Fault::KeepaliveForever,
 ];
 
 /// It is said, or waited for; when the key comes to its senses, the same request goes on.
