@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, IsTerminal, Read, Write},
+    io::{self, IsTerminal, Write},
     os::fd::AsFd,
     time::Duration,
 };
@@ -22,7 +22,7 @@ use super::{
     ceremony::{Ceremony, Step},
     dialog::{Dialog, Outcome, Verdict},
     inline::Inline,
-    keys::Keys,
+    keys::{self, Keys},
     question,
 };
 use crate::approval::authenticator::Options;
@@ -177,13 +177,12 @@ impl Asking {
     }
 
     fn take_keys(&mut self) -> anyhow::Result<Option<Verdict>> {
-        let mut bytes = [0; 1024];
-        let length = io::stdin().lock().read(&mut bytes)?;
-        if length == 0 {
+        let bytes = keys::read()?;
+        if bytes.is_empty() {
             self.ended = true;
             return Ok(Some(Verdict::Later));
         }
-        for (key, bytes) in self.keys.take(&bytes[..length]) {
+        for (key, bytes) in self.keys.take(&bytes) {
             let signing = self.dialog.signing();
             match self.dialog.press(key, &bytes, None) {
                 Outcome::Over(verdict) => return Ok(Some(verdict)),

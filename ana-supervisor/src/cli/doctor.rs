@@ -41,7 +41,7 @@ pub(super) struct Line<'a> {
 }
 
 /// What each check decides.
-const MEANINGS: [(&str, &str); 27] = [
+const MEANINGS: [(&str, &str); 28] = [
     ("privilege", "much of this can be tried by root only"),
     ("kernel", "nothing is concluded from its version"),
     ("cgroup2", "a session is a cgroup, and a held operation one of its own"),
@@ -66,6 +66,7 @@ const MEANINGS: [(&str, &str); 27] = [
     ("state", "nobody but root can change the policy, the evidence or the passkeys"),
     ("policy", "what is protected"),
     ("passkeys", "who can approve"),
+    ("security-keys", "the FIDO2 keys that are plugged in"),
     ("listed-files", "a rule protects the files that are there when a session starts"),
     ("path", "what an agent starts by name is what the rules list"),
     ("dead-sessions", "what a killed supervisor and warden have left"),

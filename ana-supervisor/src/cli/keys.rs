@@ -1,5 +1,25 @@
 //! What is pressed at a raw terminal: keys, and what is none.
 
+use std::io;
+
+use zeroize::Zeroizing;
+
+/// Reads what was pressed, nothing at its end, past the standard library's buffer: it would keep what may be a PIN.
+///
+/// # Errors
+/// As read(2).
+pub fn read() -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(vec![0; 1024]);
+    let length = loop {
+        match nix::unistd::read(io::stdin(), &mut bytes) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => break other?,
+        }
+    };
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
 /// Bytes of one sequence; a longer one is cut.
 const SEQUENCE_MAX: usize = 4096;
 
@@ -62,7 +82,7 @@ pub struct Keys {
 
 impl Keys {
     /// The keys in `bytes`, each with the bytes that it came as.
-    pub fn take(&mut self, bytes: &[u8]) -> Vec<(Key, Vec<u8>)> {
+    pub fn take(&mut self, bytes: &[u8]) -> Vec<(Key, Zeroizing<Vec<u8>>)> {
         let mut keys = Vec::new();
         for &byte in bytes {
             let from = self.sequence.len();
@@ -70,7 +90,7 @@ impl Keys {
                 self.sequence.push(byte);
             }
             if let Some(key) = self.byte(byte) {
-                let bytes = std::mem::take(&mut self.sequence);
+                let bytes = Zeroizing::new(std::mem::take(&mut self.sequence));
                 let key = if self.pasting && !matches!(key, Key::Report(_)) { Key::Other } else { key };
                 keys.push((key, bytes));
             }
@@ -78,7 +98,7 @@ impl Keys {
         // A terminal sends a sequence in one piece: an ESC at the end is the key.
         if self.state == State::Escape {
             self.state = State::Ground;
-            keys.push((Key::Escape, std::mem::take(&mut self.sequence)));
+            keys.push((Key::Escape, Zeroizing::new(std::mem::take(&mut self.sequence))));
         }
         keys
     }

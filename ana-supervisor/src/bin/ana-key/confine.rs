@@ -13,8 +13,9 @@ use nix::sys::{
     signal::Signal,
 };
 
-/// Bytes of memory: what a key sends must not take more. Stacks count.
-const MEMORY_MAX: u64 = 1 << 30;
+/// Bytes of address space: what a key sends must not take more memory. The stacks and heaps of a dozen threads count, which
+/// take much of it and use little.
+const MEMORY_MAX: u64 = 4 << 30;
 
 /// Gives up everything but the keys' device files and what is needed to find them; there is no way back. The process must
 /// have one thread.

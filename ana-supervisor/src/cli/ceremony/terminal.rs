@@ -1,7 +1,7 @@
 //! A security key at the caller's own terminal: blocks until it is over. What is to be done is told on stderr.
 
 use std::{
-    io::{self, IsTerminal, Read, Write},
+    io::{self, IsTerminal, Write},
     os::fd::AsFd,
 };
 
@@ -22,6 +22,7 @@ use crate::{
             wire::{self, Fault, Order},
         },
     },
+    cli::keys,
     operation::Verify,
 };
 
@@ -115,7 +116,7 @@ fn unasked() -> Fault {
 
 /// Shows what is to be done until it is over.
 fn until_over(dialogue: &mut Dialogue) -> io::Result<Heard> {
-    let keys = if io::stdin().is_terminal() { Some(Keys::take()?) } else { None };
+    let keys = if io::stdin().is_terminal() { Some(Quiet::take()?) } else { None };
     let mut screen = Screen::new();
     let heard = loop {
         screen.show(dialogue)?;
@@ -139,11 +140,9 @@ fn until_over(dialogue: &mut Dialogue) -> io::Result<Heard> {
             heard = dialogue.hear();
         }
         if let (Heard::Open, Some(true)) = (&heard, ready.get(1)) {
-            let mut bytes = [0; 256];
-            let length = io::stdin().lock().read(&mut bytes)?;
+            let bytes = keys::read()?;
             // The end of the input is no answer either.
-            heard = dialogue.typed(if length == 0 { &[0x04] } else { &bytes[..length] });
-            zeroize::Zeroize::zeroize(&mut bytes[..]);
+            heard = dialogue.typed(if bytes.is_empty() { &[0x04] } else { &bytes });
         }
         if !matches!(heard, Heard::Open) {
             break heard;
@@ -154,11 +153,11 @@ fn until_over(dialogue: &mut Dialogue) -> io::Result<Heard> {
 }
 
 /// stdin without echo and without lines; signals stay what they are. Dropping it gives the terminal back.
-struct Keys {
+struct Quiet {
     found: Termios,
 }
 
-impl Keys {
+impl Quiet {
     fn take() -> io::Result<Self> {
         let found = termios::tcgetattr(io::stdin())?;
         let mut quiet = found.clone();
@@ -168,7 +167,7 @@ impl Keys {
     }
 }
 
-impl Drop for Keys {
+impl Drop for Quiet {
     fn drop(&mut self) {
         termios::tcsetattr(io::stdin(), SetArg::TCSADRAIN, &self.found).ok();
     }

@@ -29,7 +29,7 @@ use crate::{
         client::{Client, ClientError},
         wire::{Reply, Request},
     },
-    cli::{answer::readable, question},
+    cli::{answer::readable, keys, question},
     launch::child::OURS,
     sys,
 };
@@ -328,17 +328,16 @@ impl Relay {
     }
 
     fn take_keys(&mut self) -> anyhow::Result<()> {
-        let mut bytes = [0; 4096];
-        let length = io::stdin().lock().read(&mut bytes)?;
-        if length == 0 {
+        let bytes = keys::read()?;
+        if bytes.is_empty() {
             self.keys_ended = true;
             return Ok(());
         }
         if !self.questions.open() {
-            self.to_agent.extend_from_slice(&bytes[..length]);
+            self.to_agent.extend_from_slice(&bytes);
             return self.pass_keys();
         }
-        let news = self.questions.typed(&bytes[..length], &self.client)?;
+        let news = self.questions.typed(&bytes, &self.client)?;
         self.react(news)
     }
 
