@@ -54,7 +54,7 @@ pub(super) fn task(programs: &[Program]) -> Result<String> {
     let release = target.join("release");
     let mut lines = format!("export ANA_BIN_DIR={}\nrm -f {skipped}\n", quoted(&release)?);
     // What this kernel can do, as people see it; its exit code is about this machine's installation as well.
-    lines.push_str(&format!("{} doctor\n", quoted(&release.join("ana"))?));
+    lines.push_str(&format!("NO_COLOR=1 {} doctor\n", quoted(&release.join("ana"))?));
     for program in programs {
         let arguments: Result<Vec<String>> = program.arguments.iter().map(|a| quoted(Path::new(a))).collect();
         lines.push_str(&format!(
