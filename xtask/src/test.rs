@@ -26,7 +26,8 @@ pub(crate) struct Args {
 }
 
 /// The cheap ones first. The last one needs the release build of the product.
-const PACKAGES: [&[&str]; 3] = [&["ana-common", "xtask"], &["ana-supervisor"], &["ana-tests"]];
+const PACKAGES: [&[&str]; 3] =
+    [&["ana-common", "xtask", "ana-virtual-key"], &["ana-supervisor"], &["ana-tests"]];
 
 /// A test program that takes longer hangs.
 const LIMIT_SECS: u32 = 900;
