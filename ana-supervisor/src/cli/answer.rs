@@ -317,13 +317,3 @@ fn find(state: Option<&Path>, request: &Request) -> anyhow::Result<(Client, Path
         None => Err(anyhow!("no session is running here; see `ana sessions`")),
     }
 }
-
-/// Whether something can be read now; waits at most `limit`.
-pub fn readable(fd: BorrowedFd, limit: Duration) -> io::Result<bool> {
-    let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-    match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
-        Ok(ready) => Ok(ready > 0),
-        Err(nix::errno::Errno::EINTR) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}

@@ -9,11 +9,10 @@ use std::{
 
 use anyhow::bail;
 use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
+    poll::{PollFd, PollFlags},
     sys::{
         signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
-        signalfd::{SfdFlags, SignalFd},
-        termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr},
+        signalfd::SignalFd,
     },
 };
 
@@ -24,37 +23,9 @@ use super::{
     inline::Inline,
     keys::{self, Keys},
     question,
+    terminal::{Raw, signals},
 };
-use crate::approval::authenticator::Options;
-
-/// The terminal on stdin, raw. Dropping it gives it back as it was found.
-struct Raw {
-    found: Termios,
-}
-
-impl Raw {
-    fn take() -> io::Result<Self> {
-        let raw = Self { found: tcgetattr(io::stdin())? };
-        raw.on()?;
-        Ok(raw)
-    }
-
-    fn on(&self) -> io::Result<()> {
-        let mut raw = self.found.clone();
-        cfmakeraw(&mut raw);
-        Ok(tcsetattr(io::stdin().as_fd(), SetArg::TCSADRAIN, &raw)?)
-    }
-
-    fn off(&self) -> io::Result<()> {
-        Ok(tcsetattr(io::stdin().as_fd(), SetArg::TCSADRAIN, &self.found)?)
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        self.off().ok();
-    }
-}
+use crate::{approval::authenticator::Options, sys::readiness};
 
 /// One question on the caller's own terminal (stdin and stderr).
 pub(super) struct Asking {
@@ -82,12 +53,7 @@ impl Asking {
         sign: bool,
         waiting: Waiting,
     ) -> anyhow::Result<Self> {
-        let mut handled = SigSet::empty();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGWINCH] {
-            handled.add(signal);
-        }
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&handled), None)?;
-        let signals = SignalFd::with_flags(&handled, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let signals = signals(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGWINCH])?;
         let mut dialog = Dialog::new(options, key);
         if sign {
             dialog = dialog.by_file();
@@ -135,7 +101,7 @@ impl Asking {
             }
             if self.dialog.unsettled() == Some(Duration::ZERO) {
                 // What waits to be read was typed before.
-                while !self.ended && super::answer::readable(io::stdin().as_fd(), Duration::ZERO)? {
+                while !self.ended && readiness::readable(io::stdin().as_fd(), Duration::ZERO)? {
                     self.take_keys()?;
                 }
                 self.dialog.settle();
@@ -170,10 +136,8 @@ impl Asking {
         ];
         fds.extend(self.dialog.fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let left = self.dialog.unsettled().into_iter().chain(self.dialog.timeout()).min();
-        wait_for(&mut fds, left)?;
-        let ready =
-            |place: usize| fds.get(place).and_then(PollFd::revents).is_some_and(|events| !events.is_empty());
-        Ok([0, 1, 2, 3].map(ready))
+        let ready = readiness::wait(&mut fds, left)?;
+        Ok([0, 1, 2, 3].map(|place| ready.get(place) == Some(&true)))
     }
 
     fn take_keys(&mut self) -> anyhow::Result<Option<Verdict>> {
@@ -234,10 +198,8 @@ pub(super) fn sign_without_terminal(
         }
         let mut fds = vec![PollFd::new(waiting.as_fd(), PollFlags::POLLIN)];
         fds.extend(ceremony.fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-        wait_for(&mut fds, ceremony.timeout())?;
-        let ready =
-            |place: usize| fds.get(place).and_then(PollFd::revents).is_some_and(|events| !events.is_empty());
-        let [news, heard] = [0, 1].map(ready);
+        let ready = readiness::wait(&mut fds, ceremony.timeout())?;
+        let [news, heard] = [0, 1].map(|place| ready.get(place) == Some(&true));
         drop(fds);
         if news {
             waiting.check()?;
@@ -248,16 +210,5 @@ pub(super) fn sign_without_terminal(
             Step::Denied(why) => return Ok((waiting, Verdict::Denied(why))),
             Step::Failed(why) => bail!("{why}"),
         }
-    }
-}
-
-fn wait_for(fds: &mut [PollFd<'_>], left: Option<Duration>) -> anyhow::Result<()> {
-    // Rounded up: woken too early, it would ask again at once.
-    let timeout = left.map_or(PollTimeout::NONE, |left| {
-        PollTimeout::try_from(left.as_millis() + u128::from(!left.is_zero())).unwrap_or(PollTimeout::MAX)
-    });
-    match poll(fds, timeout) {
-        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }

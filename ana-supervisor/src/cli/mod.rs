@@ -15,3 +15,4 @@ pub mod question;
 pub mod run;
 pub mod schema;
 pub mod sessions;
+pub mod terminal;

@@ -23,16 +23,27 @@ pub async fn ended(pidfd: OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Waits until something can be done with one of them, at most `limit`; which of them are ready. A signal may end it early.
+///
+/// # Errors
+/// poll(2) failed.
+pub fn wait(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> io::Result<Vec<bool>> {
+    // Rounded up: woken too early, a caller would ask again at once.
+    let timeout = limit.map_or(PollTimeout::NONE, |limit| {
+        PollTimeout::try_from(limit.as_millis() + u128::from(!limit.is_zero())).unwrap_or(PollTimeout::MAX)
+    });
+    match poll(fds, timeout) {
+        Ok(_) => {}
+        Err(nix::errno::Errno::EINTR) => return Ok(vec![false; fds.len()]),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(fds.iter().map(|fd| fd.revents().is_some_and(|events| !events.is_empty())).collect())
+}
+
 /// Whether something can be read now, or nothing more will ever come; waits at most `limit`, and may be woken by a signal.
 ///
 /// # Errors
 /// poll(2) failed.
 pub fn readable(fd: BorrowedFd, limit: Duration) -> io::Result<bool> {
-    // Rounded up: woken too early, a caller would ask again at once.
-    let timeout = PollTimeout::try_from(limit.as_millis() + 1).unwrap_or(PollTimeout::MAX);
-    match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
-        Ok(ready) => Ok(ready > 0),
-        Err(nix::errno::Errno::EINTR) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
+    Ok(wait(&mut [PollFd::new(fd, PollFlags::POLLIN)], Some(limit))?.contains(&true))
 }

@@ -174,7 +174,7 @@ mod tests {
             certificates: vec![],
         };
         let (key, transports) = ("key".into(), vec![]);
-        asked.check(&Made { key, authenticator_data: b64(bytes), attestation, transports, new_pin: false })
+        asked.check(&Made { key, authenticator_data: b64(bytes), attestation, transports })
     }
 
     #[test]

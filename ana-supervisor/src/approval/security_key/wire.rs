@@ -133,8 +133,6 @@ pub struct Made {
     pub authenticator_data: String,
     pub attestation: Attestation,
     pub transports: Vec<String>,
-    /// Did it get a PIN for this?
-    pub new_pin: bool,
 }
 
 /// What a key says of its own making (WebAuthn, 6.5): kept for those who know the makers' certificates, not judged here.

@@ -164,7 +164,7 @@ pub(crate) fn wait_for_others(talk: &Talk, key: &Key) -> Result<(), Fault> {
     const LATER: Duration = Duration::from_millis(500);
     let why = "another program is using it".to_owned();
     talk.say(&News::Unusable { keys: vec![key.name.clone()], why });
-    talk.wait_for(LATER, || None::<()>).map(drop)
+    talk.pause(LATER)
 }
 
 /// A key that says at once that nobody touched it is not asked for ever.

@@ -158,7 +158,7 @@ pub(crate) fn gather(talk: &Talk, seen: &mut Seen) -> Result<Vec<Arc<Key>>, Faul
                 talk.say(&News::Unusable { keys, why });
             }
         }
-        talk.wait_for(LOOK, || None::<()>)?;
+        talk.pause(LOOK)?;
     }
 }
 

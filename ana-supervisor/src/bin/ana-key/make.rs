@@ -74,7 +74,7 @@ fn on(talk: &Talk, wish: &Make, exclude: &[Vec<u8>], key: &Arc<Key>) -> Result<O
         talk.say_again(&News::Touch { key: key.name.clone(), finger: verify && way == Way::BuiltIn });
         let request = Request::of(wish, exclude, key, pin.clone(), verify && way == Way::BuiltIn)?;
         match ask(talk, key, BLINK_MAX, move |hid| request.send(hid))? {
-            Ok(attested) => return Ok(Some(made(key, attested, new_pin))),
+            Ok(attested) => return Ok(Some(made(key, attested))),
             Err(Trouble::Gone) => return Ok(None),
             Err(Trouble::Status(status::CHANNEL_BUSY)) => {
                 choose::wait_for_others(talk, key)?;
@@ -169,7 +169,7 @@ fn algorithms(offered: &[i64]) -> Vec<CredentialSupportedKeyType> {
     if both.is_empty() { vec![Ecdsa256, Ed25519] } else { both }
 }
 
-fn made(key: &Key, attested: Attested, new_pin: bool) -> Made {
+fn made(key: &Key, attested: Attested) -> Made {
     let text = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
     Made {
         key: key.name.clone(),
@@ -181,6 +181,5 @@ fn made(key: &Key, attested: Attested, new_pin: bool) -> Made {
             certificates: attested.attstmt_x5c.iter().map(|der| text(der)).collect(),
         },
         transports: key.facts.transports.clone(),
-        new_pin,
     }
 }

@@ -88,7 +88,7 @@ fn typed(talk: &Talk, key: &Key, question: &News) -> Result<Option<Pin>, Fault> 
 pub(crate) fn wait_until_unplugged(talk: &Talk, key: &Key) -> Result<(), Fault> {
     talk.say_again(&News::Locked { key: key.name.clone() });
     while key.is_there() {
-        talk.wait_for(LOOK, || None::<()>)?;
+        talk.pause(LOOK)?;
     }
     Ok(())
 }

@@ -166,36 +166,43 @@ impl Talk {
     fn wait_in<T>(
         &self,
         limit: Duration,
-        mut look: impl FnMut(&mut State) -> Option<T>,
+        look: impl FnMut(&mut State) -> Option<T>,
     ) -> Result<Option<T>, Fault> {
+        self.wait_until(limit, |state| state.cancelled, look).map_err(|()| Fault::Cancelled)
+    }
+
+    /// The same, not ended by anything but its limit.
+    pub(crate) fn wait_on<T>(&self, limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+        self.wait_until(limit, |_| false, |_| look()).unwrap_or_default()
+    }
+
+    /// Lets time pass.
+    ///
+    /// # Errors
+    /// What goes on is to end.
+    pub(crate) fn pause(&self, time: Duration) -> Result<(), Fault> {
+        self.wait_for(time, || None::<()>).map(drop)
+    }
+
+    /// `Err`: `ends` is true.
+    fn wait_until<T>(
+        &self,
+        limit: Duration,
+        ends: fn(&State) -> bool,
+        mut look: impl FnMut(&mut State) -> Option<T>,
+    ) -> Result<Option<T>, ()> {
         let until = Instant::now() + limit;
         let mut state = self.lock();
         loop {
             if let Some(found) = look(&mut state) {
                 return Ok(Some(found));
             }
-            if state.cancelled {
-                return Err(Fault::Cancelled);
+            if ends(&state) {
+                return Err(());
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(None);
-            }
-            state = self.wait(state, left);
-        }
-    }
-
-    /// The same, not ended by anything but its limit.
-    pub(crate) fn wait_on<T>(&self, limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
-        let until = Instant::now() + limit;
-        let mut state = self.lock();
-        loop {
-            if let Some(found) = look() {
-                return Some(found);
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
             }
             state = self.wait(state, left);
         }

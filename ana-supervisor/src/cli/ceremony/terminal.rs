@@ -6,7 +6,7 @@ use std::{
 };
 
 use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
+    poll::{PollFd, PollFlags},
     sys::termios::{self, LocalFlags, SetArg, Termios},
 };
 
@@ -24,6 +24,7 @@ use crate::{
     },
     cli::keys,
     operation::Verify,
+    sys::readiness,
 };
 
 /// Whatever security key the person at the terminal plugs in and touches.
@@ -125,15 +126,7 @@ fn until_over(dialogue: &mut Dialogue) -> io::Result<Heard> {
         if keys.is_some() {
             fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
         }
-        let timeout = dialogue.timeout().map_or(PollTimeout::NONE, |limit| {
-            // Rounded up: woken too early, it would ask again at once.
-            PollTimeout::try_from(limit.as_millis() + 1).unwrap_or(PollTimeout::MAX)
-        });
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let ready: Vec<bool> = fds.iter().map(|fd| fd.revents().is_some_and(|r| !r.is_empty())).collect();
+        let ready = readiness::wait(&mut fds, dialogue.timeout())?;
         drop(fds);
         let mut heard = dialogue.tick();
         if let (Heard::Open, Some(true)) = (&heard, ready.first()) {

@@ -10,10 +10,10 @@ use std::{
 
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
-    poll::{PollFd, PollFlags, PollTimeout, poll},
+    poll::{PollFd, PollFlags},
     sys::{
-        signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
-        signalfd::{SfdFlags, SignalFd},
+        signal::{Signal, raise},
+        signalfd::SignalFd,
     },
 };
 
@@ -29,9 +29,9 @@ use crate::{
         client::{Client, ClientError},
         wire::{Reply, Request},
     },
-    cli::{answer::readable, keys, question},
+    cli::{keys, question, terminal::signals},
     launch::child::OURS,
-    sys,
+    sys::{self, readiness::readable},
 };
 
 /// How long the last output of a dead session may take to arrive.
@@ -81,12 +81,8 @@ impl Relay {
         interactive: bool,
         plain: bool,
     ) -> anyhow::Result<Self> {
-        let mut handled = SigSet::empty();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGTSTP, Signal::SIGCONT, Signal::SIGWINCH] {
-            handled.add(signal);
-        }
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&handled), None)?;
-        let signals = SignalFd::with_flags(&handled, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let signals =
+            signals(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGTSTP, Signal::SIGCONT, Signal::SIGWINCH])?;
         let Streams { master, stdin, stdout, stderr } = streams;
         if let Some(master) = &master {
             fcntl(master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
@@ -187,19 +183,8 @@ impl Relay {
         let keys = add(keys, PollFlags::POLLIN);
         let output = add(output, wanted);
         let passkey = add(self.questions.fd(), PollFlags::POLLIN);
-        // Rounded up: woken too early, it would ask again at once.
-        let timeout = self.questions.timeout().map_or(PollTimeout::NONE, |left| {
-            let left = left.as_millis() + u128::from(!left.is_zero());
-            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-        });
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let is_ready = |place: Option<usize>| {
-            let fd = place.and_then(|place| fds.get(place));
-            fd.and_then(PollFd::revents).is_some_and(|events| !events.is_empty())
-        };
+        let ready = sys::readiness::wait(&mut fds, self.questions.timeout())?;
+        let is_ready = |place: Option<usize>| place.and_then(|place| ready.get(place)) == Some(&true);
         Ok(Ready {
             supervisor: is_ready(Some(0)),
             signals: is_ready(Some(1)),

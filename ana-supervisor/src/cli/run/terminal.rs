@@ -1,18 +1,13 @@
 //! The person's terminal: raw while the agent has it and while a question is asked, given back as it was found.
 
-use std::{
-    io::{self, Write},
-    os::fd::AsFd,
-};
-
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use std::io::{self, Write};
 
 use super::screen::{Screen, Way};
-use crate::sys::terminal::Size;
+use crate::{cli::terminal::Raw, sys::terminal::Size};
 
 /// The terminal on stdin. Dropping it gives the terminal back as it was found.
 pub(super) struct Terminal {
-    found: Termios,
+    raw: Raw,
     screen: Screen,
     plain: bool,
     /// A question is on it.
@@ -21,22 +16,17 @@ pub(super) struct Terminal {
 
 impl Terminal {
     pub(super) fn take(plain: bool, size: Option<Size>) -> io::Result<Self> {
-        let found = tcgetattr(io::stdin())?;
-        let terminal = Self { found, screen: Screen::new(size), plain, open: None };
-        terminal.raw()?;
-        Ok(terminal)
+        Ok(Self { raw: Raw::take()?, screen: Screen::new(size), plain, open: None })
     }
 
     /// Keys go through as they are; the session's own terminal makes sense of them.
     pub(super) fn raw(&self) -> io::Result<()> {
-        let mut raw = self.found.clone();
-        cfmakeraw(&mut raw);
-        Ok(tcsetattr(io::stdin().as_fd(), SetArg::TCSADRAIN, &raw)?)
+        self.raw.on()
     }
 
     /// As it was found.
     pub(super) fn restore(&self) -> io::Result<()> {
-        Ok(tcsetattr(io::stdin().as_fd(), SetArg::TCSADRAIN, &self.found)?)
+        self.raw.off()
     }
 
     /// Passes on the agent's output.
@@ -93,6 +83,5 @@ pub(super) fn put(bytes: &[u8]) -> io::Result<()> {
 impl Drop for Terminal {
     fn drop(&mut self) {
         self.close_question().ok();
-        self.restore().ok();
     }
 }
