@@ -18,6 +18,12 @@ pub const ASKED: &str = "[a/d/l/?]";
 /// How long a question stands before an answer counts.
 pub const SETTLE: Duration = Duration::from_millis(500);
 
+/// Lets a question stand for as long as what is typed does not count. Not synchronisation: what is typed earlier is promised
+/// to be ignored.
+pub fn settle() {
+    std::thread::sleep(SETTLE + Duration::from_millis(100));
+}
+
 /// The width of the screen.
 const COLUMNS: &str = "160";
 /// The outer shell's.
@@ -143,8 +149,7 @@ impl Terminal {
     /// Looks at everything of a question that may not fit the screen.
     #[track_caller]
     pub fn read_to_the_end(&self) -> String {
-        // Not synchronisation: keys are promised to be ignored until then.
-        std::thread::sleep(SETTLE + Duration::from_millis(100));
+        settle();
         let mut all = String::new();
         loop {
             let screen = self.look();
@@ -247,8 +252,7 @@ impl Terminal {
 
     #[track_caller]
     fn answer(&self, word: &str) {
-        // Not synchronisation: what is typed earlier is promised to be ignored.
-        std::thread::sleep(SETTLE + Duration::from_millis(100));
+        settle();
         self.line(word);
     }
 

@@ -12,7 +12,7 @@ use ana_tests::{
     Ground,
     ground::GROUND_VARIABLE,
     machine::{USER, machine},
-    terminal::{ASKED, SETTLE},
+    terminal::{ASKED, settle},
     wait,
 };
 use nix::pty::{Winsize, openpty};
@@ -119,7 +119,7 @@ fn exactly_those_that_were_set() {
     let question = shown(&pty.output()[..asked]);
     assert!(question.0.contains("deploy modes") && !question.0.contains("drawn"), "{}", question.0);
     // Reports of a mouse, of the focus, of a terminal's answer to the agent are no words.
-    std::thread::sleep(SETTLE + std::time::Duration::from_millis(100));
+    settle();
     pty.press(b"\x1b[<0;3;3M\x1b[I\x1b[?62;1c\x1b[A");
     pty.press(b"approve\r");
     let closed = pty.until(asked, "\x1b[?1049l");

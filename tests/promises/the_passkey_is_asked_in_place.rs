@@ -3,7 +3,7 @@
 use ana_tests::{
     Ground,
     machine::{machine, path_str},
-    terminal::{SETTLE, Terminal},
+    terminal::{Terminal, settle},
     wait,
 };
 use nix::{
@@ -36,7 +36,7 @@ fn ana(ground: &Ground, arguments: &str) -> String {
 
 /// What is typed here counts only after a while.
 fn read() {
-    std::thread::sleep(SETTLE + std::time::Duration::from_millis(100));
+    settle();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use ana_tests::{
     Ground,
-    terminal::{ASKED, SETTLE, Terminal},
+    terminal::{ASKED, Terminal, settle},
     wait,
 };
 
@@ -143,7 +143,7 @@ fn words_help_and_counter() {
     ground.write_home("three.sh", 0o755, &script);
     terminal.line(&terminal.ana_run(&ground, &format!("sh {}", ground.home().join("three.sh").display())));
     terminal.until_shows("(1 of 3)");
-    std::thread::sleep(SETTLE + std::time::Duration::from_millis(100));
+    settle();
     terminal.line("yes");
     terminal.until_shows("the answer is one of a, d, l and ?");
     terminal.line("?");
@@ -155,7 +155,7 @@ fn words_help_and_counter() {
     terminal.answer_no();
     terminal.until_shows("(3 of 3)");
     // Ctrl-C is a no, too.
-    std::thread::sleep(SETTLE + std::time::Duration::from_millis(100));
+    settle();
     terminal.press("C-c");
     terminal.until_shows("drawn");
     wait::until("all are decided", || (ground.decisions().len() == 3).then_some(()));

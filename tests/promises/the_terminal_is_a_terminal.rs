@@ -3,7 +3,7 @@
 use ana_tests::{
     Ground,
     skip::skipped,
-    terminal::{SETTLE, Terminal},
+    terminal::{SETTLE, Terminal, settle},
     wait,
 };
 
@@ -198,7 +198,7 @@ fn ctrl_z_at_a_question() {
         let script = format!("sh -c '{draw}{} now >/dev/null 2>&1; read key'", ground.deploy().display());
         terminal.line(&terminal.ana_run(&ground, &script));
         terminal.until_question();
-        std::thread::sleep(SETTLE + std::time::Duration::from_millis(100));
+        settle();
         terminal.press("C-z");
         terminal.until_shows("Stopped");
         assert_eq!(terminal.settings("between"), before, "a stopped ana-run gives the terminal back");
