@@ -2,7 +2,12 @@
 //! has copied it: the guard compares. Nothing here is waited for but the memory itself, which the process may have put
 //! on a file system of its own.
 
-use std::{collections::BTreeMap, io, io::IoSliceMut};
+use std::{
+    collections::BTreeMap,
+    io,
+    io::IoSliceMut,
+    time::{Duration, Instant},
+};
 
 use ana_common::{BLOCK_BYTES, Block};
 use nix::{
@@ -17,6 +22,11 @@ const PAGE: usize = 4096;
 const PAGES_MAX: usize = 64;
 /// Arguments and variables together.
 const STRINGS_MAX: usize = 2048;
+/// What the kernel says of a process that is not blocked.
+const RUNNING: &[u8] = b"running\n";
+/// How long one that has asked may take to fall asleep; well within what a look may take.
+const FALLS_ASLEEP: Duration = Duration::from_millis(50);
+const LOOK_AGAIN: Duration = Duration::from_micros(50);
 
 /// The arguments and the environment of an exec that has not happened yet.
 #[derive(Debug)]
@@ -34,10 +44,7 @@ impl Call {
     /// # Errors
     /// The process has gone, or its memory cannot be read.
     pub fn read(pid: Pid) -> io::Result<Option<Self>> {
-        let call = sys::process::small_file(&format!("/proc/{pid}/syscall"))?;
-        let Some((argv, envp)) = pointers(&String::from_utf8_lossy(&call)) else {
-            return Ok(None);
-        };
+        let Some((argv, envp)) = pointers(&asleep(pid)?) else { return Ok(None) };
         let mut memory = Memory { pid, pages: BTreeMap::new() };
         memory.fetch([argv, envp])?;
         let (Some(argv), Some(envp)) = (memory.vector(argv)?, memory.vector(envp)?) else { return Ok(None) };
@@ -66,6 +73,20 @@ fn joined(strings: &[Vec<u8>]) -> Vec<u8> {
         bytes.push(0);
     }
     bytes
+}
+
+/// The call that a process is blocked in, as proc_pid_syscall(5) has it. Its event comes before it sleeps, and until it does
+/// the file says `running`: for a microsecond, or as long as its processor is not given to the machine (a virtual one).
+fn asleep(pid: Pid) -> io::Result<String> {
+    let path = format!("/proc/{pid}/syscall");
+    let deadline = Instant::now() + FALLS_ASLEEP;
+    loop {
+        let call = sys::process::small_file(&path)?;
+        if call != RUNNING || Instant::now() >= deadline {
+            return Ok(String::from_utf8_lossy(&call).into_owned());
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
 }
 
 /// argv and envp of `NUMBER ARG0 … ARG5 SP PC` (proc_pid_syscall(5)).
