@@ -13,6 +13,7 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -26,6 +27,9 @@ const CHUNK: usize = 256 << 10;
 const SIZE_MAX: u64 = 2 << 30;
 /// Hashes that are remembered.
 const REMEMBERED_MAX: usize = 1024;
+
+/// Two ticks of the slowest clock (CONFIG_HZ=100).
+const SETTLED: Duration = Duration::from_millis(20);
 
 /// What changes when the content of a file that only root can write changes.
 type Version = (u64, u64, u64, i64, i64, i64, i64);
@@ -48,7 +52,8 @@ impl Hashes {
     /// # Errors
     /// A file beyond 2 GiB, or one that cannot be read.
     pub fn of(&self, file: &File) -> io::Result<[u8; 32]> {
-        let version = version(&file.metadata()?);
+        let meta = file.metadata()?;
+        let version = version(&meta).filter(|_| settled(&meta, SystemTime::now()));
         if let Some(known) = version.as_ref().and_then(|version| self.lock().get(version).copied()) {
             return Ok(known.hash);
         }
@@ -93,6 +98,14 @@ fn version(meta: &fs::Metadata) -> Option<Version> {
             meta.ctime_nsec(),
         )
     })
+}
+
+/// Whether a later change would show in the metadata: not within the tick of the kernel's clock that the last change was in
+/// (before Linux 6.13, times are as fine as that tick, 10 ms at most).
+fn settled(meta: &fs::Metadata, now: SystemTime) -> bool {
+    let changed = u64::try_from(meta.ctime()).ok().zip(u32::try_from(meta.ctime_nsec()).ok());
+    let changed = changed.map(|(seconds, nanoseconds)| UNIX_EPOCH + Duration::new(seconds, nanoseconds));
+    changed.is_some_and(|changed| now.duration_since(changed).is_ok_and(|age| age > SETTLED))
 }
 
 /// SHA-256 of a file of at most `limit` bytes.
@@ -200,9 +213,20 @@ mod tests {
         let file = File::open(&path).unwrap();
         let one = hashes.of(&file).unwrap();
         assert_eq!(one, <[u8; 32]>::from(Sha256::digest("one")));
+        // At once, so that before Linux 6.13 the times of both are the same.
         fs::write(&path, "two").unwrap();
         assert_ne!(hashes.of(&file).unwrap(), one);
         fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn only_what_is_older_than_a_tick_is_remembered() {
+        let meta = fs::metadata("/proc/self/exe").unwrap();
+        let seconds = Duration::new(meta.ctime().cast_unsigned(), meta.ctime_nsec().try_into().unwrap());
+        let changed = UNIX_EPOCH + seconds;
+        assert!(settled(&meta, changed + SETTLED * 2));
+        assert!(!settled(&meta, changed + SETTLED / 2));
+        assert!(!settled(&meta, changed - SETTLED), "the clock was set back");
     }
 
     #[test]
