@@ -1,11 +1,17 @@
 //! A protected program is held under whatever name it is called: what counts is the file.
 
-use std::{ffi::OsString, fs, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    ffi::OsString,
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
 
 use ana_tests::{
     Ground,
     answers::{Answer, Question},
     attempt::{assert_all, assert_none_granted, attempts},
+    machine::path_str,
 };
 
 /// The attack's command and the ways in which it runs the program.
@@ -182,4 +188,70 @@ fn argv0() {
         assert!(asked.iter().any(|seen| seen == name), "{name:?} was not asked: {questions:#?}");
     }
     ground.assert_every_run_was_decided();
+}
+
+/// A file system of the machine that gives each hard link an inode of its own, with one number (overlayfs without
+/// `index`, as under a container). The folder with the two names of one program.
+fn linked_on_an_overlay(name: &str) -> (Ground, [PathBuf; 2]) {
+    let ground = Ground::bare(name);
+    let folder = |name: &str| {
+        let folder = ground.root().join(name);
+        fs::create_dir(&folder).expect("a folder");
+        folder
+    };
+    let (lower, upper, work) = (folder("lower"), folder("upper"), folder("work"));
+    fs::copy(ground.deploy(), lower.join("one")).expect("copy");
+    fs::set_permissions(lower.join("one"), fs::Permissions::from_mode(0o755)).expect("mode");
+    fs::hard_link(lower.join("one"), lower.join("two")).expect("root may link");
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={},index=off",
+        path_str(&lower),
+        path_str(&upper),
+        path_str(&work)
+    );
+    let merged = ground.root().join("merged");
+    ground.mount(&["-t", "overlay", "overlay", "-o", &options], &merged);
+    let names = ["one", "two"].map(|name| merged.join(name));
+    let number = |path: &PathBuf| fs::metadata(path).expect("it is there").ino();
+    assert_eq!(number(&names[0]), number(&names[1]), "so the guard knows them as one");
+    (ground, names)
+}
+
+/// A rule for these names.
+fn listing(ground: &Ground, names: &[PathBuf]) {
+    ground.policy(
+        &(ground.head()
+            + &format!("[[exec]]\nname = \"linked\"\nfile = {names:?}\notherwise = \"approve\"\n")),
+    );
+    ground.enroll();
+}
+
+#[test]
+fn both_listed_names_on_an_overlay_are_asked() {
+    let (ground, names) = linked_on_an_overlay("overlay-links");
+    listing(&ground, &names);
+    for name in &names {
+        let (finished, questions) = ground.run_answered(&[name], Answer::Approve);
+        finished.assert_code(0);
+        assert_eq!(questions.len(), 1, "{name:?}: {questions:#?}");
+    }
+    assert_eq!(ground.markers().len(), 2);
+    ground.assert_every_run_was_decided();
+    ground.verify();
+}
+
+/// The kernel does not stop it, so the guard ends it.
+#[test]
+fn an_unlisted_name_on_an_overlay_is_killed() {
+    let (ground, names) = linked_on_an_overlay("overlay-link");
+    listing(&ground, &names[..1]);
+    ground.run(&[&names[1]]).assert_code(137);
+    ground.assert_never_ran();
+    let killed: Vec<_> = ground
+        .records_of("tamper")
+        .iter()
+        .map(|record| record.payload["detail"]["killed"].to_string())
+        .collect();
+    assert!(killed.len() == 1 && killed[0].contains("outside of any hold"), "{killed:?}");
+    ground.verify();
 }

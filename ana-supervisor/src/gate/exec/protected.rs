@@ -107,7 +107,7 @@ impl ProtectedFiles {
         Self { files: RwLock::default(), interpreters, candidates, path: path_variable.to_vec() }
     }
 
-    /// Adds a file, or one more path that leads to it. True: the file was not known, so it has to be marked.
+    /// Adds a file, or one more path that leads to it. True: the file was not known, so the guard has to be told.
     pub fn add(&self, stat: Stat, file: Protected) -> bool {
         let mut table = self.table();
         let known = table.get(&stat);

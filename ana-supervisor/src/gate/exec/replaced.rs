@@ -310,8 +310,10 @@ impl Watcher {
         let protected = Protected { key, listed, bendable, privileged, compiled, file: Arc::clone(&file) };
         if self.parts.common.protected.add(stat, protected) {
             self.parts.common.maps.protect(key)?;
-            self.parts.group.protect(file.as_fd()).map_err(failed)?;
         }
+        // Known or not: on overlayfs each hard link of a lower file has an inode of its own with the same number (Documentation/
+        // filesystems/overlayfs.rst, "index"), and a mark is of one of them.
+        self.parts.group.protect(file.as_fd()).map_err(failed)?;
         Ok(key)
     }
 
