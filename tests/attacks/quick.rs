@@ -24,8 +24,9 @@ const STATUS: u64 = u64::from_ne_bytes(*b"status\0\0");
 const ATTACK: u64 = u64::from_ne_bytes(*b"attack\0\0");
 const HARMLESS: u64 = u64::from_ne_bytes(*b"XD_PRELO");
 const LOADED: u64 = u64::from_ne_bytes(*b"LD_PRELO");
-/// The moments are spread over this time: an exec that is not held is over by then.
-const SPREAD: u64 = 3_000_000;
+/// Rounds in which nothing changes, to know how long an exec takes that is not held: the moments are spread over twice
+/// that.
+const UNCHANGED: u32 = 5;
 
 type Text = libc::c_char;
 
@@ -53,12 +54,17 @@ fn main() {
     let call = call(kind, argument(4).to_str().unwrap_or_default(), &names);
     let mut stack = vec![0_u64; 8192];
     let (mut ran, mut killed, mut other) = (0, 0, 0);
+    let begin = Instant::now();
+    for _ in 0..UNCHANGED {
+        round(kind, &call, &mut stack, None);
+    }
+    let spread = u64::try_from((begin.elapsed() * 2 / UNCHANGED).as_nanos()).unwrap_or(u64::MAX);
     let mut random = u64::from(std::process::id()) | 1;
     for _ in 0..rounds {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        match round(kind, &call, &mut stack, Duration::from_nanos(random % SPREAD)) {
+        match round(kind, &call, &mut stack, Some(Duration::from_nanos(random % spread))) {
             Some(WaitStatus::Exited(_, 0)) => ran += 1,
             Some(WaitStatus::Signaled(..)) => killed += 1,
             _ => other += 1,
@@ -112,18 +118,22 @@ fn put(kind: &str, call: &Call, other: bool) {
     }
 }
 
-fn round(kind: &str, call: &Call, stack: &mut [u64], later: Duration) -> Option<WaitStatus> {
+/// One exec of the harmless call, which is the other one from some moment on.
+fn round(kind: &str, call: &Call, stack: &mut [u64], later: Option<Duration>) -> Option<WaitStatus> {
     call.path.store(DEPLOY, Ordering::SeqCst);
     call.argv[1].store(call.word.as_ptr().cast(), Ordering::SeqCst);
     put(kind, call, false);
     // SAFETY: the child runs on the upper end of `stack`, which outlives it (it is waited for below), touches nothing
     // but `call`, and ends in execve or _exit.
     let child = unsafe { sharing::start(execute, call, stack, 0) };
-    let begin = Instant::now();
-    while begin.elapsed() < later {
-        std::hint::spin_loop();
+    if let Some(later) = later {
+        let begin = Instant::now();
+        while begin.elapsed() < later {
+            // On one processor the other one has to have it.
+            std::thread::yield_now();
+        }
+        put(kind, call, true);
     }
-    put(kind, call, true);
     waitpid(child?, None).ok()
 }
 

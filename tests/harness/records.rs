@@ -133,6 +133,11 @@ impl Ground {
         self.records().into_iter().filter(|record| record.event() == event).collect()
     }
 
+    /// Whether the kernel could seal the session that has begun (README, "sealed").
+    pub fn sealed(&self) -> bool {
+        self.records_of("session-start").iter().all(|start| start.payload["detail"]["seal"]["scoped"] == true)
+    }
+
     /// The same once the only session has ended: until then it writes records of its own.
     #[track_caller]
     pub fn verify_at_end(&self) -> Value {

@@ -1,7 +1,7 @@
 //! Running other programs.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -29,6 +29,15 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
 pub(crate) fn cargo() -> Result<Command> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()?);
+    // What it said of this program; some build scripts (ring's) look at it, and all would be built once more.
+    let ours = std::env::vars_os().map(|(name, _)| name);
+    let of_package = |name: &OsString| {
+        name.to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+    };
+    for name in ours.filter(of_package) {
+        command.env_remove(name);
+    }
     Ok(command)
 }
 

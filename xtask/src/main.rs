@@ -4,6 +4,7 @@ mod agent;
 mod bench;
 mod bpf;
 mod bpf_toolchain;
+mod built;
 mod code;
 mod commands;
 mod demo;

@@ -12,7 +12,8 @@ use anyhow::{Context, Result};
 use nix::unistd::geteuid;
 
 use crate::{
-    commands::{as_root, cargo, quietly, run as run_shown, shown_lines, target_dir},
+    built::{Built, NO_RUN},
+    commands::{as_root, cargo, quietly, root, run as run_shown, shown_lines, target_dir},
     packages::{self, need, need_that},
     steps::{note, step},
 };
@@ -20,14 +21,16 @@ use crate::{
 /// Set up this machine for the tests, and run all of them (as root: they load eBPF and start supervisors)
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// Set up and build, and run nothing
+    #[arg(long)]
+    no_run: bool,
     /// For the test programs: a part of a test's name, --nocapture, …
     #[arg(last = true, value_name = "ARGS")]
     arguments: Vec<OsString>,
 }
 
-/// The cheap ones first. The last one needs the release build of the product.
-const PACKAGES: [&[&str]; 3] =
-    [&["ana-common", "xtask", "ana-virtual-key"], &["ana-supervisor"], &["ana-tests"]];
+/// The folders of the packages, the cheap ones first. The last one needs the release build of the product.
+const PACKAGES: [&str; 5] = ["ana-common", "xtask", "tests/virtual-key", "ana-supervisor", "tests"];
 
 /// A test program that takes longer hangs.
 const LIMIT_SECS: u32 = 900;
@@ -43,29 +46,38 @@ pub(crate) struct Tally {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
-    setup()?;
-    step("build", "cargo build --release, for the tests of the real programs");
-    run_shown(cargo()?.args(["build", "--release", "--locked", "--package", "ana-supervisor", "--bins"]))?;
-    step("build", "cargo test --release --no-run");
-    run_shown(cargo()?.args(["test", "--release", "--locked", "--workspace", "--no-run"]))?;
-    let built = start.elapsed().as_secs();
+    set_up()?;
+    build()?;
+    let built_in = start.elapsed().as_secs();
+    if args.no_run {
+        return Ok(ExitCode::SUCCESS);
+    }
 
     let list = target_dir()?.join("ana-tests/skipped");
     quietly(as_root("rm").arg("-f").arg(&list))?;
     let mut tally = Tally::default();
-    for packages in PACKAGES {
-        step("test", &packages.join(", "));
-        suite(packages, &args.arguments, &mut tally)?;
+    let built = Built::list()?;
+    for folder in PACKAGES {
+        for (target, program) in built.of(folder)? {
+            step("test", &format!("{folder}: {target}"));
+            suite(&mut as_test(&program, folder, &args.arguments)?, &mut tally)?;
+        }
+    }
+    if args.arguments.is_empty() {
+        step("test", "what the documentation shows");
+        suite(cargo()?.args(["test", "--release", "--locked", "--workspace", "--doc"]), &mut tally)?;
     }
     tally.take_skipped(&list)?;
     for line in &tally.skipped {
         println!("{line}");
     }
-    println!("{} ({built} s to build, {} s to run)", tally.summary(), start.elapsed().as_secs() - built);
+    let run_in = start.elapsed().as_secs() - built_in;
+    println!("{} ({built_in} s to build, {run_in} s to run)", tally.summary());
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn setup() -> Result<()> {
+/// Installs what the tests need.
+pub(crate) fn set_up() -> Result<()> {
     packages::to_build()?;
     if !geteuid().is_root() {
         note("sudo", "the test programs run as root");
@@ -108,14 +120,17 @@ fn setup() -> Result<()> {
     packages::unpack("postgresql", "usr/lib/postgresql", &["postgresql-15"])
 }
 
-/// One `cargo test`; its failures are counted, not returned.
-fn suite(packages: &[&str], arguments: &[OsString], tally: &mut Tally) -> Result<()> {
-    let mut command = cargo()?;
-    // The same profile as the product: its dependencies are built once.
-    command.args(["test", "--release", "--locked", "--no-fail-fast", "--config", &runner()?]);
-    command.args(packages.iter().flat_map(|package| ["--package", package]));
-    command.arg("--").args(arguments).env("ANA_BIN_DIR", target_dir()?.join("release"));
-    let (lines, success) = echoed(&mut command)?;
+/// Builds the programs, and the tests.
+pub(crate) fn build() -> Result<()> {
+    step("build", "cargo build --release, for the tests of the real programs");
+    run_shown(cargo()?.args(["build", "--release", "--locked", "--package", "ana-supervisor", "--bins"]))?;
+    step("build", "cargo test --release --no-run");
+    run_shown(cargo()?.args(NO_RUN))
+}
+
+/// Runs one test program; its failures are counted, not returned.
+fn suite(program: &mut Command, tally: &mut Tally) -> Result<()> {
+    let (lines, success) = echoed(program)?;
     let before = tally.failed;
     lines.iter().for_each(|line| tally.count(line));
     if !success && tally.failed == before {
@@ -126,21 +141,25 @@ fn suite(packages: &[&str], arguments: &[OsString], tally: &mut Tally) -> Result
     Ok(())
 }
 
-/// cargo's own setting for "run the test programs through this": limited, as root, and as if no one had called sudo.
-fn runner() -> Result<String> {
-    let mut words = Vec::new();
-    if !geteuid().is_root() {
-        words.extend(["sudo", "--preserve-env", "--set-home", "--"].map(str::to_owned));
-    }
-    words.push("env".to_owned());
+/// A test program in its package's folder, as cargo runs it: limited, as root, and as if no one had called sudo.
+fn as_test(program: &Path, folder: &str, arguments: &[OsString]) -> Result<Command> {
+    let mut command = match geteuid().is_root() {
+        true => Command::new("env"),
+        false => {
+            let mut sudo = Command::new("sudo");
+            sudo.args(["--preserve-env", "--set-home", "--", "env"]);
+            sudo
+        }
+    };
     for name in ["SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_COMMAND"] {
-        words.extend(["-u".to_owned(), name.to_owned()]);
+        command.args(["-u", name]);
     }
     // sudo has its own PATH.
-    words.push(format!("PATH={}", std::env::var("PATH").context("PATH")?));
-    words.extend(["timeout", "--foreground", "--kill-after=10"].map(str::to_owned));
-    words.push(LIMIT_SECS.to_string());
-    Ok(format!("target.'cfg(unix)'.runner={}", toml::Value::from(words)))
+    command.arg(format!("PATH={}", std::env::var("PATH").context("PATH")?));
+    command.arg(format!("ANA_BIN_DIR={}", target_dir()?.join("release").display()));
+    command.args(["timeout", "--foreground", "--kill-after=10", &LIMIT_SECS.to_string()]);
+    command.arg(program).args(arguments).current_dir(root()?.join(folder));
+    Ok(command)
 }
 
 /// Runs it, shows what it prints and returns it; and whether it succeeded.

@@ -18,8 +18,8 @@ mount -t devtmpfs dev /root/dev
 mkdir -p /root/dev/pts /root/dev/shm
 mount -t devpts -o ptmxmode=666 devpts /root/dev/pts
 mount -t tmpfs shm /root/dev/shm
-# The tests protect and replace files here: a file system of the usual kind.
-for folder in run tmp var/lib/ana var/lib/ana-tests; do
+mkdir -p /root/var/lib/ana-tests
+for folder in run tmp var/lib/ana; do
   mkdir -p "/root/$folder"
   mount -t tmpfs -o mode=755,size=75% memory "/root/$folder"
 done
@@ -28,5 +28,5 @@ mount -t cgroup2 cgroup /root/sys/fs/cgroup
 mount -t bpf bpf /root/sys/fs/bpf
 mount -t tracefs tracefs /root/sys/kernel/tracing
 mount -t securityfs security /root/sys/kernel/security
-cp /guest.sh /root/run/guest.sh
+cp /guest.sh /task.sh /root/run/
 exec switch_root /root /bin/sh /run/guest.sh

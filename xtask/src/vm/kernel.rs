@@ -29,10 +29,18 @@ pub(crate) enum Series {
 impl Series {
     pub(super) const ALL: [Self; 2] = [Self::V6_1, Self::V6_12];
 
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::V6_1 => "6.1",
             Self::V6_12 => "6.12",
+        }
+    }
+
+    /// How many a guest has, for QEMU. Under a clock of instructions, Linux 6.1 waits for ever for its second one.
+    pub(super) const fn processors(self) -> &'static str {
+        match self {
+            Self::V6_1 => "1",
+            Self::V6_12 => "2",
         }
     }
 
@@ -46,8 +54,7 @@ impl Series {
 }
 
 pub(super) struct Kernel {
-    /// "6.1"
-    pub(super) series: &'static str,
+    pub(super) series: Series,
     pub(super) version: String,
     /// Where it is kept.
     pub(super) folder: PathBuf,
@@ -61,7 +68,7 @@ impl Kernel {
         let Some(version) = image.map(str::to_owned) else {
             bail!("apt knows no kernel by {}: run apt-get update", series.package());
         };
-        let kernel = Self { series: series.name(), folder: cache.join(&version), version };
+        let kernel = Self { series, folder: cache.join(&version), version };
         if !kernel.vmlinux().exists() {
             kernel.download().with_context(|| format!("cannot get Linux {}", kernel.version))?;
         }

@@ -15,10 +15,10 @@ use std::{
 use anyhow::{Result, bail};
 
 use crate::{
-    commands::{cargo, run as run_shown, target_dir},
+    commands::target_dir,
     packages::{self, need},
     steps::{note, step},
-    test::Tally,
+    test::{self, Tally},
 };
 use kernel::{Kernel, Series};
 
@@ -31,14 +31,14 @@ pub(crate) struct Args {
     /// End a guest that takes longer
     #[arg(long, value_name = "MINUTES", default_value_t = 60)]
     limit: u64,
-    /// Parts of tests' names: of the supervisor's unit tests, the promises, and the virtual key's. By default what concerns
-    /// the kernel (kernel::), and security keys (security_key_)
+    /// Parts of tests' names: of the supervisor's unit tests, the promises, and the virtual key's. By default the unit tests
+    /// of the kernel's part (kernel::), and all of the others
     #[arg(last = true, value_name = "TEST")]
     filters: Vec<OsString>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    packages::to_build()?;
+    test::set_up()?;
     let needs = [
         need("qemu-system-x86_64", "qemu-system-x86"),
         need("busybox", "busybox-static"),
@@ -52,16 +52,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         println!("{}", Tally::of_skipped(why).summary());
         return Ok(ExitCode::SUCCESS);
     }
-    step("build", "cargo build --release, and the test programs");
-    let release = ["build", "--release", "--locked"];
-    run_shown(cargo()?.args(release).args([
-        "--package",
-        "ana-supervisor",
-        "--package",
-        "ana-tests",
-        "--bins",
-    ]))?;
-    let programs = program::build(&args.filters)?;
+    test::build()?;
+    let programs = program::programs(&args.filters)?;
+    program::install_agents()?;
     let until = Instant::now() + Duration::from_secs(args.limit * 60);
     let mut guests = Vec::new();
     for series in args.kernel.map_or_else(|| Series::ALL.to_vec(), |one| vec![one]) {

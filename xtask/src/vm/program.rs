@@ -8,7 +8,11 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::commands::{cargo, output, root, target_dir};
+use crate::{
+    built::Built,
+    commands::{as_root, quietly, root, target_dir},
+    steps::step,
+};
 
 /// A test program, where cargo runs it, and with what.
 pub(super) struct Program {
@@ -17,34 +21,37 @@ pub(super) struct Program {
     arguments: Vec<OsString>,
 }
 
-/// The supervisor's unit tests, the promises, and the virtual key over hidraw: what `filters` name, or by default what
-/// concerns the kernel, and security keys, which only a guest has.
-pub(super) fn build(filters: &[OsString]) -> Result<Vec<Program>> {
-    let of = |package: &str, target: &[&str], default: &[&str]| -> Result<Program> {
-        let file = executable(package, target)?;
+/// The supervisor's unit tests, the promises, and the virtual key over hidraw: what `filters` name, or by default the unit
+/// tests of the kernel's part, and all of the others.
+pub(super) fn programs(filters: &[OsString]) -> Result<Vec<Program>> {
+    let built = Built::list()?;
+    let of = |package: &str, target: &str, default: &[&str]| -> Result<Program> {
+        let (file, folder) = (built.program(package, target)?, root()?.join(package));
         let arguments = match filters {
             [] => default.iter().map(OsString::from).collect(),
             filters => filters.to_vec(),
         };
-        Ok(Program { file, folder: root()?.join(package), arguments })
+        Ok(Program { file, folder, arguments })
     };
     Ok(vec![
-        of("ana-supervisor", &["--lib"], &["kernel::"])?,
-        of("tests", &["--test", "promises"], &["security_key_"])?,
-        of("tests/virtual-key", &["--test", "over_hidraw"], &[])?,
+        of("ana-supervisor", "ana_supervisor", &["kernel::"])?,
+        of("tests", "promises", &[])?,
+        of("tests/virtual-key", "over_hidraw", &[])?,
     ])
 }
 
-/// Builds one test program; where it is.
-fn executable(folder: &str, target: &[&str]) -> Result<PathBuf> {
-    let manifest = root()?.join(folder).join("Cargo.toml");
-    let mut command = cargo()?;
-    command.args(["test", "--release", "--locked", "--no-run", "--message-format=json", "--manifest-path"]);
-    let messages = output(command.arg(manifest).args(target))?;
-    let parsed = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let tests = parsed.filter(|message| message["profile"]["test"] == true);
-    let mut found = tests.filter_map(|message| Some(PathBuf::from(message["executable"].as_str()?)));
-    found.next_back().with_context(|| format!("cargo built no test program of {folder}"))
+/// The agents are installed by the tests that drive them, and a guest has no network: one such test runs here first.
+pub(super) fn install_agents() -> Result<()> {
+    if target_dir()?.join("agents").exists() {
+        return Ok(());
+    }
+    step("install", "the agents that the tests drive, by one of the tests");
+    let mut test = as_root("env");
+    // sudo has its own PATH.
+    test.arg(format!("PATH={}", std::env::var("PATH").context("PATH")?));
+    test.arg(format!("ANA_BIN_DIR={}", target_dir()?.join("release").display()));
+    test.arg(Built::list()?.program("tests", "promises")?);
+    quietly(test.args(["--exact", "agents_work::claude_without_ana"]))
 }
 
 /// What the guest's shell does, with the files where they are here.
