@@ -79,6 +79,11 @@ pub enum SupervisorError {
     Connect(#[from] crate::gate::connect::ConnectError),
     #[error("the policy says require = \"seal\", and this kernel has none ({found}); see `ana doctor`")]
     NoSeal { found: String },
+    #[error(
+        "the policy says namespaces = true, and on Linux {0} an overlay in a session would run protected programs unasked; it needs \
+         Linux 6.5 or later: remove it from the policy"
+    )]
+    Overlays(String),
     #[error("{doing}")]
     Io { doing: &'static str, source: io::Error },
     #[error("{0} said something unexpected, or nothing")]

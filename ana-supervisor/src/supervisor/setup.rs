@@ -34,6 +34,7 @@ use crate::{
             admitted::Admitted,
             answerer::{Answerer, Blocked},
             look::Lookers,
+            overlay,
             place::Places,
             privilege,
             protected::ProtectedFiles,
@@ -134,6 +135,11 @@ fn plan(options: &Options, door: &Door, spec: &Spec) -> Result<Plan, SupervisorE
         io_uring: policy.session().io_uring,
         i386: policy.session().i386,
     };
+    let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
+    let release = release.unwrap_or_default();
+    if switches.namespaces && overlay::hides_files(&release) {
+        return Err(SupervisorError::Overlays(release));
+    }
     let seal = Seal::expected(seal::landlock_abi(), switches.namespaces);
     if policy.defaults().require_seal && !seal.complete() {
         let found = format!("Landlock ABI {}, namespaces = {}", seal.landlock_abi, switches.namespaces);
