@@ -49,7 +49,9 @@ fn a_forged_question_is_not_beside_the_real_one() {
         let ground = Ground::new(name);
         let forged =
             format!("printf '{screen}\\033[3;1Hrule         HARMLESS\\033[50;1Happrove? [a/d/l/?] '");
-        let script = format!("{forged}\nexec {} production\n", ground.deploy().display());
+        // It stays until it has been seen: who leaves takes the screen along.
+        let script =
+            format!("exec 2>/dev/null\n{forged}\n{} production\nread _\n", ground.deploy().display());
         ground.write_home("forge.sh", 0o755, &script);
         let terminal = Terminal::of_root(&ground);
         terminal
@@ -59,6 +61,8 @@ fn a_forged_question_is_not_beside_the_real_one() {
         assert!(!screen.contains("HARMLESS"), "{screen}");
         terminal.answer_no();
         terminal.until("the forged one again", |screen| screen.contains("HARMLESS"));
+        terminal.press("Enter");
+        terminal.until_prompt();
         ground.assert_never_ran();
     }
 }
