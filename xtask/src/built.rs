@@ -25,7 +25,7 @@ impl Built {
     pub(crate) fn of(&self, folder: &str) -> Result<Vec<(&str, PathBuf)>> {
         let manifest = root()?.join(folder).join("Cargo.toml");
         let its = |message: &&Value| message["manifest_path"].as_str().map(Path::new) == Some(&manifest);
-        let program = |message: &'_ Value| Some(message["executable"].as_str()?.into());
+        let program = |message: &Value| Some(message["executable"].as_str()?.into());
         let all = self.0.iter().filter(its);
         Ok(all.filter_map(|message| Some((message["target"]["name"].as_str()?, program(message)?))).collect())
     }

@@ -47,7 +47,7 @@ pub(crate) struct Tally {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
     set_up()?;
-    build()?;
+    let built = build()?;
     let built_in = start.elapsed().as_secs();
     if args.no_run {
         return Ok(ExitCode::SUCCESS);
@@ -56,11 +56,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let list = target_dir()?.join("ana-tests/skipped");
     quietly(as_root("rm").arg("-f").arg(&list))?;
     let mut tally = Tally::default();
-    let built = Built::list()?;
     for folder in PACKAGES {
         for (target, program) in built.of(folder)? {
             step("test", &format!("{folder}: {target}"));
-            suite(&mut as_test(&program, folder, &args.arguments)?, &mut tally)?;
+            suite(as_test(&program, folder)?.args(&args.arguments), &mut tally)?;
         }
     }
     if args.arguments.is_empty() {
@@ -121,11 +120,12 @@ pub(crate) fn set_up() -> Result<()> {
 }
 
 /// Builds the programs, and the tests.
-pub(crate) fn build() -> Result<()> {
+pub(crate) fn build() -> Result<Built> {
     step("build", "cargo build --release, for the tests of the real programs");
     run_shown(cargo()?.args(["build", "--release", "--locked", "--package", "ana-supervisor", "--bins"]))?;
     step("build", "cargo test --release --no-run");
-    run_shown(cargo()?.args(NO_RUN))
+    run_shown(cargo()?.args(NO_RUN))?;
+    Built::list()
 }
 
 /// Runs one test program; its failures are counted, not returned.
@@ -142,7 +142,7 @@ fn suite(program: &mut Command, tally: &mut Tally) -> Result<()> {
 }
 
 /// A test program in its package's folder, as cargo runs it: limited, as root, and as if no one had called sudo.
-fn as_test(program: &Path, folder: &str, arguments: &[OsString]) -> Result<Command> {
+pub(crate) fn as_test(program: &Path, folder: &str) -> Result<Command> {
     let mut command = match geteuid().is_root() {
         true => Command::new("env"),
         false => {
@@ -158,7 +158,7 @@ fn as_test(program: &Path, folder: &str, arguments: &[OsString]) -> Result<Comma
     command.arg(format!("PATH={}", std::env::var("PATH").context("PATH")?));
     command.arg(format!("ANA_BIN_DIR={}", target_dir()?.join("release").display()));
     command.args(["timeout", "--foreground", "--kill-after=10", &LIMIT_SECS.to_string()]);
-    command.arg(program).args(arguments).current_dir(root()?.join(folder));
+    command.arg(program).current_dir(root()?.join(folder));
     Ok(command)
 }
 

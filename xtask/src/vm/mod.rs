@@ -38,7 +38,6 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    test::set_up()?;
     let needs = [
         need("qemu-system-x86_64", "qemu-system-x86"),
         need("busybox", "busybox-static"),
@@ -52,9 +51,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         println!("{}", Tally::of_skipped(why).summary());
         return Ok(ExitCode::SUCCESS);
     }
-    test::build()?;
-    let programs = program::programs(&args.filters)?;
-    program::install_agents()?;
+    test::set_up()?;
+    let built = test::build()?;
+    let programs = program::programs(&built, &args.filters)?;
+    program::install_agents(&built)?;
     let until = Instant::now() + Duration::from_secs(args.limit * 60);
     let mut guests = Vec::new();
     for series in args.kernel.map_or_else(|| Series::ALL.to_vec(), |one| vec![one]) {

@@ -10,8 +10,9 @@ use anyhow::{Context, Result};
 
 use crate::{
     built::Built,
-    commands::{as_root, quietly, root, target_dir},
+    commands::{quietly, root, target_dir},
     steps::step,
+    test::as_test,
 };
 
 /// A test program, where cargo runs it, and with what.
@@ -23,8 +24,7 @@ pub(super) struct Program {
 
 /// The supervisor's unit tests, the promises, and the virtual key over hidraw: what `filters` name, or by default the unit
 /// tests of the kernel's part, and all of the others.
-pub(super) fn programs(filters: &[OsString]) -> Result<Vec<Program>> {
-    let built = Built::list()?;
+pub(super) fn programs(built: &Built, filters: &[OsString]) -> Result<Vec<Program>> {
     let of = |package: &str, target: &str, default: &[&str]| -> Result<Program> {
         let (file, folder) = (built.program(package, target)?, root()?.join(package));
         let arguments = match filters {
@@ -41,16 +41,12 @@ pub(super) fn programs(filters: &[OsString]) -> Result<Vec<Program>> {
 }
 
 /// The agents are installed by the tests that drive them, and a guest has no network: one such test runs here first.
-pub(super) fn install_agents() -> Result<()> {
+pub(super) fn install_agents(built: &Built) -> Result<()> {
     if target_dir()?.join("agents").exists() {
         return Ok(());
     }
     step("install", "the agents that the tests drive, by one of the tests");
-    let mut test = as_root("env");
-    // sudo has its own PATH.
-    test.arg(format!("PATH={}", std::env::var("PATH").context("PATH")?));
-    test.arg(format!("ANA_BIN_DIR={}", target_dir()?.join("release").display()));
-    test.arg(Built::list()?.program("tests", "promises")?);
+    let mut test = as_test(&built.program("tests", "promises")?, "tests")?;
     quietly(test.args(["--exact", "agents_work::claude_without_ana"]))
 }
 
