@@ -135,10 +135,9 @@ fn plan(options: &Options, door: &Door, spec: &Spec) -> Result<Plan, SupervisorE
         io_uring: policy.session().io_uring,
         i386: policy.session().i386,
     };
-    let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
-    let release = release.unwrap_or_default();
-    if switches.namespaces && overlay::hides_files(&release) {
-        return Err(SupervisorError::Overlays(release));
+    let kernel = kernel_release();
+    if switches.namespaces && overlay::hides_files(&kernel) {
+        return Err(SupervisorError::Overlays(kernel));
     }
     let seal = Seal::expected(seal::landlock_abi(), switches.namespaces);
     if policy.defaults().require_seal && !seal.complete() {
@@ -417,6 +416,11 @@ fn devices(policy: &Policy) -> Result<Vec<kernel::DeviceRule>, SupervisorError> 
     Ok(rules)
 }
 
+/// `uname -r`; empty if it cannot be had.
+fn kernel_release() -> String {
+    nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
 fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
@@ -429,7 +433,6 @@ pub(super) fn record_start(
     spec: &Spec,
 ) -> Result<(), SupervisorError> {
     let words: Vec<String> = spec.argv.iter().map(crate::operation::Bytes::escaped).collect();
-    let kernel = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned());
     let gates: &[&str] = if connections.is_some() { &["exec", "connect"] } else { &["exec"] };
     let network =
         connections.map(|connections| serde_json::json!({ "names_without_address": connections.unknown }));
@@ -437,7 +440,7 @@ pub(super) fn record_start(
         "command": words,
         "user": door.account.name(),
         "uid": door.account.identity.uid,
-        "kernel": kernel.unwrap_or_default(),
+        "kernel": kernel_release(),
         "seal": prepared.seal,
         "switches": prepared.switches,
         "task_limit": prepared.limit,

@@ -1,6 +1,6 @@
 //! What a process that is blocked in execve(2) is about to execute, read from its memory. It may change until the kernel
-//! has copied it: the guard compares. Nothing here is waited for but the memory itself, which the process may have put
-//! on a file system of its own.
+//! has copied it: the guard compares. Nothing here is waited for but that the process sleeps, a moment, and the
+//! memory itself, which the process may have put on a file system of its own.
 
 use std::{
     collections::BTreeMap,
@@ -85,6 +85,7 @@ fn asleep(pid: Pid) -> io::Result<String> {
         if call != RUNNING || Instant::now() >= deadline {
             return Ok(String::from_utf8_lossy(&call).into_owned());
         }
+        // Nothing tells of it.
         std::thread::sleep(LOOK_AGAIN);
     }
 }
