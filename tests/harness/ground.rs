@@ -15,8 +15,10 @@ use std::{
 };
 
 use crate::{
-    machine::{BASE, admin, machine, path_str},
-    processes, records, wait,
+    machine::{BASE, admin, linux, machine, path_str},
+    processes, records,
+    skip::skipped,
+    wait,
 };
 
 /// Names the ground in the environment of everything that a test starts, so that nothing is left over.
@@ -156,6 +158,20 @@ impl Ground {
     /// The policy's head: software passkeys are allowed, as in every test.
     pub fn head(&self) -> String {
         "version = 1\nallow_software_passkey = true\n".to_owned()
+    }
+
+    /// Whether a policy of `[session] namespaces = true` and `rules` has a session. Before Linux 6.5 it has none, and says
+    /// so, which this sees to; the rest of the test is counted as skipped.
+    #[track_caller]
+    pub fn with_namespaces(&self, test: &str, rules: &str) -> bool {
+        self.policy(&format!("{}[session]\nnamespaces = true\n{rules}", self.head()));
+        let there = linux() >= (6, 5);
+        if !there {
+            let refused = self.run(&["true"]).assert_code(125);
+            assert!(refused.stderr().contains("it needs Linux 6.5 or later"), "{}", refused.stderr());
+            skipped(test, "no session has namespaces before Linux 6.5");
+        }
+        there
     }
 
     /// A policy under which every run of `deploy` is asked.

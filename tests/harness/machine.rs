@@ -70,6 +70,26 @@ pub fn target_dir() -> PathBuf {
     above.nth(1).expect("cargo's layout").to_owned()
 }
 
+/// The Python of a virtual environment in `folder` with these of PyPI's packages, made once.
+pub fn virtual_python(folder: &Path, packages: &[&str]) -> PathBuf {
+    let (python, ready) = (folder.join("bin/python"), folder.join("ready"));
+    locked(|| {
+        if !ready.exists() {
+            admin("/usr/bin/python3", &["-m", "venv", "--clear", path_str(folder)]);
+            admin(path_str(&python), &[&["-m", "pip", "install", "--quiet"], packages].concat());
+            fs::write(&ready, "").expect("root writes");
+        }
+    });
+    python
+}
+
+/// The kernel's version: (6, 12).
+pub fn linux() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("proc");
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse().ok());
+    numbers.next().zip(numbers.next()).unwrap_or_else(|| panic!("{release}"))
+}
+
 /// Runs an administrator's command to its end, or panics with what it said.
 #[track_caller]
 pub fn admin(program: &str, args: &[&str]) -> String {

@@ -121,9 +121,9 @@ fn binfmt_is_refused_by_the_seal() {
 #[test]
 fn binfmt_with_namespaces() {
     let ground = Ground::new("binfmt");
-    ground.policy(
-        &(ground.head() + "[session]\nnamespaces = true\n" + &ground.rule("otherwise = \"approve\"")),
-    );
+    if !ground.with_namespaces("binfmt_with_namespaces", &ground.rule("otherwise = \"approve\"")) {
+        return;
+    }
     let (finished, questions) = ground.run_answered(&binfmt(&ground), Answer::Approve);
     if no_formats(&finished.stdout(), "binfmt_with_namespaces") {
         return;

@@ -10,9 +10,10 @@ use std::{
 use ana_tests::{Ground, answers::Answer, attempt::attempts, ground::cgroups_of, wait};
 
 fn judged(ground: &Ground, session: &str) {
-    let rule = ground.rule("deny = [[\"attack\"]]\nallow = [[\"status\", \"**\"]]\notherwise = \"approve\"");
-    ground.policy(&(ground.head() + session + &rule));
+    ground.policy(&(ground.head() + session + &ground.rule(JUDGED)));
 }
+
+const JUDGED: &str = "deny = [[\"attack\"]]\nallow = [[\"status\", \"**\"]]\notherwise = \"approve\"";
 
 /// How long the host waits for the protected program while something goes on in a session.
 fn host_runs(ground: &Ground) -> Duration {
@@ -53,7 +54,9 @@ fn a_fork_storm_ends_with_its_session() {
 #[test]
 fn a_pid_that_comes_again_inherits_nothing() {
     let ground = Ground::new("pid-reuse");
-    judged(&ground, "[session]\nnamespaces = true\n");
+    if !ground.with_namespaces("a_pid_that_comes_again_inherits_nothing", &ground.rule(JUDGED)) {
+        return;
+    }
     let arguments: [OsString; 2] = [ground.deploy().into(), "8".into()];
     let session = ground.start(&ground.attack("pid-reuse", &arguments));
     let told = session.finish_within(Duration::from_secs(240)).stdout();
@@ -81,7 +84,9 @@ fn a_forged_world_without_ana() {
 #[test]
 fn a_forged_world_is_shown_as_one() {
     let ground = Ground::new("pivot");
-    ground.policy(&(ground.head() + "[session]\nnamespaces = true\n" + &ground.rule("")));
+    if !ground.with_namespaces("a_forged_world_is_shown_as_one", &ground.rule("")) {
+        return;
+    }
     let (finished, questions) =
         ground.run_answered(&ground.attack("pivot", &[ground.deploy()]), Answer::Deny);
     ana_tests::attempt::assert_all(&finished.stdout(), &["disguised"], "signal 9");

@@ -98,7 +98,10 @@ fn without_new_privileges() {
 #[test]
 fn the_systems_own_helpers() {
     let ground = Ground::new("privilege-helpers");
-    ground.policy(&(ground.head() + "[session]\nnamespaces = true\n"));
+    let namespaces = ground.with_namespaces("the_systems_own_helpers", "");
+    if !namespaces {
+        ground.policy(&ground.head());
+    }
     let mut asked_for = 0;
     for (program, call) in [
         ("sg", "sg nogroup -c true; echo $?"),
@@ -106,6 +109,9 @@ fn the_systems_own_helpers() {
         ("newuidmap", "unshare -U sleep 5 & newuidmap $! 0 100000 1; echo $?"),
         ("newgidmap", "unshare -U sleep 5 & newgidmap $! 0 100000 1; echo $?"),
     ] {
+        if !namespaces && call.starts_with("unshare") {
+            continue;
+        }
         if !has(program) {
             skipped("the_systems_own_helpers", &format!("no {program}"));
             continue;

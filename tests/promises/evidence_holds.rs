@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use ana_tests::{
     Ground,
-    machine::{admin, path_str, target_dir},
+    machine::{admin, path_str, target_dir, virtual_python},
     records::segments,
     wait,
 };
@@ -208,12 +208,5 @@ fn another_library_verifies_the_approval() {
 
 /// A Python with PyPI's fido2, in the build folder.
 fn python() -> PathBuf {
-    let venv = target_dir().join("venv");
-    let python = venv.join("bin/python");
-    if !venv.join("ready").exists() {
-        admin("python3", &["-m", "venv", path_str(&venv)]);
-        admin(path_str(&python), &["-m", "pip", "install", "--quiet", "fido2", "rfc8785"]);
-        fs::write(venv.join("ready"), "").expect("the target folder can be written");
-    }
-    python
+    virtual_python(&target_dir().join("venv"), &["fido2", "rfc8785"])
 }

@@ -8,7 +8,7 @@ use std::{
 
 use ana_tests::{
     Ground,
-    machine::{admin, has, path_str, which},
+    machine::{admin, has, path_str, virtual_python, which},
     skip::skipped,
     sudoers::Sudoers,
 };
@@ -114,11 +114,7 @@ fn npm_install() {
 /// A virtual environment with pytest that the session's user can reach, made once.
 fn pytest() -> PathBuf {
     let venv = Path::new(ana_tests::machine::BASE).join("installed/pytest");
-    if !venv.join("ready").exists() {
-        admin("/usr/bin/python3", &["-m", "venv", "--clear", path_str(&venv)]);
-        admin(path_str(&venv.join("bin/pip")), &["install", "--quiet", "pytest"]);
-        fs::write(venv.join("ready"), "").expect("root writes");
-    }
+    virtual_python(&venv, &["pytest"]);
     venv
 }
 
@@ -230,9 +226,9 @@ fn a_sandbox_inside_is_explained() {
 #[test]
 fn namespaces_by_policy() {
     let ground = Ground::new("namespaces");
-    ground.policy(
-        &(ground.head() + "[session]\nnamespaces = true\n" + &ground.rule("otherwise = \"approve\"")),
-    );
+    if !ground.with_namespaces("namespaces_by_policy", &ground.rule("otherwise = \"approve\"")) {
+        return;
+    }
     let finished =
         ground.run(&["unshare", "--user", "--map-root-user", "--mount", "id", "-u"]).assert_code(0);
     assert_eq!(finished.stdout().trim(), "0");

@@ -41,7 +41,7 @@ pub(super) struct Line<'a> {
 }
 
 /// What each check decides.
-const MEANINGS: [(&str, &str); 28] = [
+const MEANINGS: [(&str, &str); 29] = [
     ("privilege", "much of this can be tried by root only"),
     ("kernel", "nothing is concluded from its version"),
     ("cgroup2", "a session is a cgroup, and a held operation one of its own"),
@@ -58,6 +58,7 @@ const MEANINGS: [(&str, &str); 28] = [
     ("yama", "stands in for the seal, a little"),
     ("lsm", "would close more; not used by this version"),
     ("peer-pidfd", "who answers a question cannot be mistaken for another process"),
+    ("overlays", "a policy may give sessions namespaces of their own"),
     ("ebpf-programs", "ana's own programs, not only their kinds, are accepted"),
     ("tier", "which column of README's table holds here"),
     ("installation", "an agent cannot change ana's programs, or read their memory"),

@@ -37,7 +37,7 @@ use crate::{
 /// How long `ana-run` may take to connect.
 const OWNER_LIMIT: Duration = Duration::from_secs(30);
 /// How long the kill of a whole session may take.
-const KILL_LIMIT: Duration = Duration::from_secs(30);
+const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// What `ana-supervisor serve` is told on its command line.
 #[derive(Clone, Debug)]
@@ -80,10 +80,10 @@ pub enum SupervisorError {
     #[error("the policy says require = \"seal\", and this kernel has none ({found}); see `ana doctor`")]
     NoSeal { found: String },
     #[error(
-        "the policy says namespaces = true, and on Linux {0} an overlay in a session would run protected programs unasked; it needs \
-         Linux 6.5 or later: remove it from the policy"
+        "the policy says namespaces = true, and on this kernel an overlay in a session would run protected programs unasked; it \
+         needs Linux 6.5 or later: remove it from the policy"
     )]
-    Overlays(String),
+    Overlays,
     #[error("{doing}")]
     Io { doing: &'static str, source: io::Error },
     #[error("{0} said something unexpected, or nothing")]

@@ -34,7 +34,6 @@ use crate::{
             admitted::Admitted,
             answerer::{Answerer, Blocked},
             look::Lookers,
-            overlay,
             place::Places,
             privilege,
             protected::ProtectedFiles,
@@ -44,7 +43,7 @@ use crate::{
         files::Hashes,
         process::Baseline,
     },
-    kernel::{self, Kernel, KernelError, Report, network::NetworkPrograms},
+    kernel::{self, Kernel, KernelError, Report, features::overlay::Below, network::NetworkPrograms},
     launch::{
         cgroup::SessionCgroup,
         pids::TaskLimit,
@@ -135,9 +134,14 @@ fn plan(options: &Options, door: &Door, spec: &Spec) -> Result<Plan, SupervisorE
         io_uring: policy.session().io_uring,
         i386: policy.session().i386,
     };
-    let kernel = kernel_release();
-    if switches.namespaces && overlay::hides_files(&kernel) {
-        return Err(SupervisorError::Overlays(kernel));
+    if switches.namespaces {
+        match Below::try_one() {
+            Ok(Below::Told | Below::NoOverlays) => {}
+            Ok(Below::Hidden) => return Err(SupervisorError::Overlays),
+            Err(source) => {
+                return Err(doing("try what an overlay hides (the policy says namespaces = true)")(source));
+            }
+        }
     }
     let seal = Seal::expected(seal::landlock_abi(), switches.namespaces);
     if policy.defaults().require_seal && !seal.complete() {

@@ -15,7 +15,6 @@ mod hold;
 mod judged;
 pub mod look;
 mod open;
-pub mod overlay;
 mod passage;
 pub mod place;
 pub mod privilege;

@@ -2,7 +2,7 @@
 
 use std::{fs, io};
 
-use super::Check;
+use super::{AS_ROOT, Check};
 use crate::{
     kernel::{
         btf::{Btf, Kind},
@@ -14,7 +14,6 @@ use crate::{
 };
 
 const NEEDS_BTF: &str = "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (every large distribution's is)";
-const AS_ROOT: &str = "run it as root: sudo ana doctor";
 const NEEDS_BPF: &str = "use a kernel with CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and CONFIG_BPF_EVENTS";
 
 /// The kernel's types, and what is to be said about them.

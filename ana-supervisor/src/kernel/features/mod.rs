@@ -1,12 +1,16 @@
 //! What this kernel can do for ana: a value, not a log line. Everything is tried, nothing is concluded from a version.
 
 mod bpf;
+pub mod overlay;
 mod system;
 
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Serialize;
+
+/// The way out of what only root can try.
+const AS_ROOT: &str = "run it as root: sudo ana doctor";
 
 /// How one thing stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -96,6 +100,7 @@ impl Features {
             yama,
             bpf::lsm(btf.as_ref()),
             system::peer_pidfd(),
+            overlay::check(),
         ];
         let active = active(&checks);
         Self { kernel, cgroup2, checks, active }

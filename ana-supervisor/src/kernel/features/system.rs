@@ -14,7 +14,7 @@ use nix::{
     },
 };
 
-use super::Check;
+use super::{AS_ROOT, Check};
 use crate::sys::{
     self,
     fanotify::{Answer, Buffer, Group},
@@ -104,7 +104,7 @@ pub(super) fn fanotify() -> Check {
     match permission_events() {
         Ok(()) => Check::ok(name, "an open was stopped and refused; permission events come with pidfds"),
         Err(io) if io.kind() == io::ErrorKind::PermissionDenied && !nix::unistd::geteuid().is_root() => {
-            Check::degraded(name, "cannot be tried without root", "run it as root: sudo ana doctor")
+            Check::degraded(name, "cannot be tried without root", AS_ROOT)
         }
         Err(error) => Check::missing(
             name,
