@@ -25,6 +25,7 @@ use tokio::io::Interest;
 
 use crate::sys::readiness;
 
+mod doomed;
 mod standstill;
 
 use standstill::Standing;
@@ -336,6 +337,18 @@ pub fn kill(path: &Path, limit: Duration) -> Result<(), CgroupError> {
             Err(error) => return Err(failed("watch", &events)(error.into())),
         }
     }
+}
+
+/// Whether nobody in a session that has been killed runs any more. Who waits for something that cannot be interrupted (a file
+/// system that does not answer, say) dies when it comes, and until then is there.
+pub fn is_doomed(path: &Path) -> Result<bool, CgroupError> {
+    let folders = fs::read_dir(path).map_err(failed("list", path))?.flatten().map(|entry| entry.path());
+    for folder in folders.filter(|folder| folder.is_dir()).chain([path.to_owned()]) {
+        if !processes_of(&folder)?.into_iter().all(doomed::is_doomed) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Removes a session's folders, which must be empty of processes.

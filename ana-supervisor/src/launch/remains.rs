@@ -50,6 +50,12 @@ impl Remains {
         }
     }
 
+    /// Whether nobody in the session, which has been killed, runs any more: see [`cgroup::is_doomed`]. What cannot be read may
+    /// run.
+    pub fn are_doomed(&self) -> bool {
+        cgroup::is_doomed(&self.cgroup).unwrap_or(false)
+    }
+
     /// Removes what is left once nothing lives any more. What is not there is fine.
     pub fn remove(&self) {
         pins::unpin(&self.pins).ok();

@@ -5,7 +5,8 @@
 //! supervisor, so that nobody on the host waits for it any longer.
 //!
 //! It holds a copy of the fanotify descriptor, so that opens which were waiting for the supervisor stay waiting instead
-//! of being allowed, and the guard's links stay pinned.
+//! of being allowed, and the guard's links stay pinned. Nobody answers those of the host meanwhile: as soon as everybody in
+//! the session has been killed, the descriptor goes, even if some cannot die yet (their file system does not answer).
 
 use std::{
     io,
@@ -33,8 +34,8 @@ use crate::{
 pub const ROLE: &str = "ana-warden";
 /// Between two attempts to kill a session that would not die.
 const RETRY: Duration = Duration::from_millis(100);
-/// How long the kill of a whole session may take.
-const KILL_LIMIT: Duration = Duration::from_secs(30);
+/// How long one attempt waits for the end of everybody.
+const KILL_LIMIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum WardenError {
@@ -105,20 +106,25 @@ pub fn run(socket: UnixStream) -> Result<Watch, WardenError> {
     if !hangs && let Ok(Some(Done)) = socket.receive() {
         return Ok(Watch::Relieved);
     }
-    // As long as something lives, the gate stays: what waits there must not be let go.
+    let mut gate = Some(gate);
+    let mut open_gate = || {
+        if hangs && gate.is_some() {
+            // It runs no more, and its copy of the gate goes with it.
+            sys::process::signal(supervisor.as_fd(), Some(Signal::SIGKILL)).ok();
+        }
+        gate.take().is_some()
+    };
+    // As long as something may run, the gate stays: what waits there must not be let go.
     while let Err(error) = charge.remains.kill(KILL_LIMIT) {
-        tracing::error!(
-            error = &error as &dyn std::error::Error,
-            "the session could not be killed; trying again"
-        );
+        let doomed = charge.remains.are_doomed();
+        if !doomed || open_gate() {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, doomed, "the session is not dead; trying again");
+        }
         std::thread::sleep(RETRY);
     }
-    if hangs {
-        // It runs no more, and its copy of the gate goes with it.
-        sys::process::signal(supervisor.as_fd(), Some(Signal::SIGKILL)).ok();
-    }
-    // Nobody of the session is left: now the gate and the guard may go.
-    drop(gate);
+    open_gate();
+    // Nobody of the session is left: now the guard may go, too.
     charge.remains.remove();
     drop(lock);
     let cause = if hangs { Cause::Hung } else { Cause::Died };
