@@ -29,7 +29,7 @@ use crate::{
 
 /// How long the look may take: the agent's memory and its program may lie where nobody answers. But a person wants to know who
 /// asks, and a program of 400 MB on a busy disk takes its time to be hashed.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 /// Looks at a time, those that never come back included. Beyond it, processes are not described.
 const AT_A_TIME: usize = 16;
 /// The longest command line that is shown; of a longer one nothing is.

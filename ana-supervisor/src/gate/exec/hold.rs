@@ -97,11 +97,11 @@ impl ExecGate {
     pub async fn describe(self: &Arc<Self>, blocked: &Blocked) -> Result<Subject, GateError> {
         let baseline = self.baseline().await?;
         let (file, pid) = (Arc::clone(&blocked.file), blocked.pid);
-        self.blocking(move |gate| {
+        let caller = self.blocking(move |_| Ok(process::read(pid, &baseline)?)).await?;
+        let image = process::Image { argv: Vec::new(), ..caller };
+        self.hashing(move |gate| {
             let key = gate.common.protected.find(&file).ok_or(GateError::UnknownFile)?.1.key;
             let program = files::describe(&file, key, gate.common.hashes.of(&file)?, &gate.common.user)?;
-            let caller = process::read(pid, &baseline)?;
-            let image = process::Image { argv: Vec::new(), ..caller };
             Ok(Subject { image, program, script: None, argument_files: Vec::new(), exclusive: false })
         })
         .await
@@ -201,14 +201,18 @@ impl ExecGate {
         before: Option<Credentials>,
     ) -> Result<Read, GateError> {
         let baseline = self.baseline().await?;
-        self.blocking(move |gate| {
-            let Unblocked { file, pid, .. } = unblocked;
+        let Unblocked { file, pid, .. } = unblocked;
+        let look = move |gate: &Self| {
             let mut image = process::read(pid, &baseline)?;
             let gain = match before {
                 Some(before) => Credentials::of(pid)?.gained_since(&before, &gate.common.harmless_groups),
                 None => None,
             };
             image.ids.capabilities = gain.as_ref().and_then(Gain::capabilities);
+            Ok((image, gain))
+        };
+        let (image, gain) = self.blocking(look).await?;
+        self.hashing(move |gate| {
             let hash = gate.common.hashes.of(&file)?;
             let files =
                 gate.common.on_their_way.lock().get(&pid).map(|exec| exec.files.clone()).unwrap_or_default();

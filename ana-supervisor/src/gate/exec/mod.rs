@@ -71,6 +71,8 @@ use crate::{
 /// How long an exec that was let through may take to come to its first instruction, and the image to be read. Longer:
 /// the process is killed (an agent can stall an exec, on a page of a FUSE file say).
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(10);
+/// How long the files of an exec may take to be hashed: a large one on a slow disk takes its time.
+const HASH_LIMIT: Duration = Duration::from_secs(60);
 /// Execs that are on their way into a hold at a time; more are refused.
 const IN_FLIGHT_MAX: usize = 512;
 
@@ -89,6 +91,8 @@ pub enum GateError {
     Read(#[from] io::Error),
     #[error("the process did not come to its first instruction within {} s", ARRIVAL_LIMIT.as_secs())]
     Stalled,
+    #[error("its files could not be read within {} s", HASH_LIMIT.as_secs())]
+    Slow,
     #[error("the process ended")]
     Ended,
     #[error("{IN_FLIGHT_MAX} execs of protected programs are on their way already")]
@@ -180,18 +184,32 @@ impl ExecGate {
         known.ok().and_then(|value| value.clone()).ok_or(GateError::Ended)
     }
 
-    /// Runs something that blocks, within the limit.
+    /// Looks at the process, which may block, within the limit for that.
     async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, GateError> + Send + 'static,
     ) -> Result<T, GateError> {
+        self.within(ARRIVAL_LIMIT, work).await.unwrap_or(Err(GateError::Stalled))
+    }
+
+    /// Hashes files, within the limit for that.
+    async fn hashing<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, GateError> + Send + 'static,
+    ) -> Result<T, GateError> {
+        self.within(HASH_LIMIT, work).await.unwrap_or(Err(GateError::Slow))
+    }
+
+    /// `None`: it takes longer.
+    async fn within<T: Send + 'static>(
+        self: &Arc<Self>,
+        limit: Duration,
+        work: impl FnOnce(&Self) -> Result<T, GateError> + Send + 'static,
+    ) -> Option<Result<T, GateError>> {
         let gate = Arc::clone(self);
         let task = tokio::task::spawn_blocking(move || work(&gate));
-        match tokio::time::timeout(ARRIVAL_LIMIT, task).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(panicked)) => Err(GateError::Read(io::Error::other(panicked))),
-            Err(_elapsed) => Err(GateError::Stalled),
-        }
+        let ended = tokio::time::timeout(limit, task).await.ok()?;
+        Some(ended.unwrap_or_else(|panicked| Err(GateError::Read(io::Error::other(panicked)))))
     }
 }
 
@@ -351,7 +369,7 @@ impl Held {
         if self.subject.script.is_some() {
             // An executable that runs cannot be written (ETXTBSY); a script can.
             let file = Arc::clone(&self.file);
-            if self.gate.blocking(move |gate| Ok(gate.common.hashes.of(&file)?)).await? != self.hash {
+            if self.gate.hashing(move |gate| Ok(gate.common.hashes.of(&file)?)).await? != self.hash {
                 return Ok(true);
             }
         }

@@ -32,7 +32,7 @@ impl ExecGate {
         self.common.admitted.settled(pid).await;
         if let Some(admission) = self.common.admitted.admission(pid, stat).filter(|_| reads) {
             let file = Arc::clone(&blocked.file);
-            let now = self.blocking(move |gate| Ok(gate.common.hashes.of(&file)?)).await?;
+            let now = self.hashing(move |gate| Ok(gate.common.hashes.of(&file)?)).await?;
             if now != admission.hash {
                 return Ok(Arrival::Refused(blocked, GateError::Changed));
             }
@@ -49,19 +49,16 @@ impl ExecGate {
         }
         let baseline = self.baseline().await?;
         let (file, judged) = (Arc::clone(&blocked.file), Arc::clone(&object));
-        let (image, hash, program, script, memory) = self
-            .blocking(move |gate| {
-                let memory = Memory::of(pid)?;
+        let look = move |_: &Self| Ok((Memory::of(pid)?, process::read(pid, &baseline)?));
+        let (memory, image) = self.blocking(look).await?;
+        let (hash, program, script, memory) = self
+            .hashing(move |gate| {
                 let hash = gate.common.hashes.of(&file)?;
                 let script = files::describe(&file, judged.key, hash, &gate.common.user)?;
                 let script = operation::Script { file: script, opened: true };
-                let (image, program) = (process::read(pid, &baseline)?, program_of(gate, pid)?);
+                let program = program_of(gate, pid)?;
                 // Another thread may have executed something meanwhile: all of it is of one image, or nothing.
-                if memory.lives() {
-                    Ok((image, hash, program, script, memory))
-                } else {
-                    Err(GateError::Ended)
-                }
+                if memory.lives() { Ok((hash, program, script, memory)) } else { Err(GateError::Ended) }
             })
             .await?;
         Ok(Arrival::Held(Box::new(Held {
