@@ -58,7 +58,8 @@ fn main() {
     };
     drop(theirs);
     if let Some(listener) = receive(&ours) {
-        tell_io("serve", serve(&listener, &opened, &given));
+        // Before Linux 6.11 the kernel does not say that nobody is left who could ask: the end of the program ends it.
+        std::thread::spawn(move || tell_io("serve", serve(&listener, &opened, &given)));
     }
     match waitpid(child, None) {
         Ok(WaitStatus::Exited(_, 0)) => say("attempt run: ok"),

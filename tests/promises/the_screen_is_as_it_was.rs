@@ -189,7 +189,7 @@ fn half_a_line_goes_on() {
     assert!(screen.contains("ana: signed: "), "{screen}");
     assert!(screen.lines().any(|line| line.trim_end() == "half red more plain"), "{screen}");
     let look = terminal.look();
-    let line = look.lines().find(|line| line.contains("more")).expect("just seen");
+    let line = look.lines().find(|line| line.contains("red more")).expect("just seen");
     assert!(line.contains("half \u{1b}[31mred more\u{1b}[m plain"), "{line:?}");
 }
 
