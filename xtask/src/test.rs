@@ -180,7 +180,8 @@ fn echoed(command: &mut Command) -> Result<(Vec<String>, bool)> {
 impl Tally {
     /// Takes in a line such as `test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; …`.
     pub(crate) fn count(&mut self, line: &str) {
-        if line.starts_with("SKIPPED: ") {
+        // Said when it happens, and in the list.
+        if line.starts_with("SKIPPED: ") && !self.skipped.iter().any(|known| known == line) {
             self.skipped.push(line.to_owned());
         }
         let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
@@ -247,6 +248,7 @@ mod tests {
             "running 3 tests",
             "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.02s",
             "test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 7 filtered out; finished in 0.02s",
+            "SKIPPED: npm_install: no npm",
             "SKIPPED: npm_install: no npm",
             "test a_name ... ok",
         ] {

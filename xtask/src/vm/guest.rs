@@ -43,10 +43,12 @@ pub(super) fn run(kernel: &Kernel, initramfs: &Path, until: Instant) -> Result<T
             return Ok(course.tally);
         }
         if course.up || Instant::now() >= until || boot == BOOTS {
-            let last = fs::read(&console).unwrap_or_default();
-            let last = String::from_utf8_lossy(&last).lines().rev().take(5).collect::<Vec<_>>().join("; ");
+            let said = fs::read(&console).unwrap_or_default();
+            for line in String::from_utf8_lossy(&said).lines() {
+                println!("[{} kernel] {line}", kernel.series.name());
+            }
             bail!(
-                "the guest did not come to its end ({}); its kernel's last words: {last}",
+                "the guest did not come to its end ({}); above is what its kernel said",
                 course.tally.summary()
             );
         }

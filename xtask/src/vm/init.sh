@@ -16,6 +16,11 @@ mount -t proc proc /root/proc
 mount -t sysfs sys /root/sys
 mount -t devtmpfs dev /root/dev
 mkdir -p /root/dev/pts /root/dev/shm
+# As udev does.
+ln -s /proc/self/fd /root/dev/fd
+for stream in 0/stdin 1/stdout 2/stderr; do
+  ln -s "/proc/self/fd/${stream%/*}" "/root/dev/${stream#*/}"
+done
 mount -t devpts -o ptmxmode=666 devpts /root/dev/pts
 mount -t tmpfs shm /root/dev/shm
 mkdir -p /root/var/lib/ana-tests

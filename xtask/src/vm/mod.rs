@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     test::set_up()?;
     let built = test::build()?;
     let programs = program::programs(&built, &args.filters)?;
-    program::install_agents(&built)?;
+    program::install(&built)?;
     let until = Instant::now() + Duration::from_secs(args.limit * 60);
     let mut guests = Vec::new();
     for series in args.kernel.map_or_else(|| Series::ALL.to_vec(), |one| vec![one]) {

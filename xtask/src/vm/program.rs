@@ -40,14 +40,21 @@ pub(super) fn programs(built: &Built, filters: &[OsString]) -> Result<Vec<Progra
     ])
 }
 
-/// The agents are installed by the tests that drive them, and a guest has no network: one such test runs here first.
-pub(super) fn install_agents(built: &Built) -> Result<()> {
-    if target_dir()?.join("agents").exists() {
-        return Ok(());
+/// Some tests install what they need once, and a guest has no network: they run here first.
+pub(super) fn install(built: &Built) -> Result<()> {
+    let target = target_dir()?;
+    for (installed, name) in [
+        (target.join("agents"), "agents_work::claude_without_ana"),
+        (target.join("venv/ready"), "evidence_holds::another_library_verifies_the_approval"),
+        ("/var/lib/ana-tests/installed/pytest/ready".into(), "ordinary_work_goes_on::pytest_runs"),
+    ] {
+        if !installed.exists() {
+            step("install", &format!("what the guests need of the network: {name}"));
+            let mut test = as_test(&built.program("tests", "promises")?, "tests")?;
+            quietly(test.args(["--exact", name]))?;
+        }
     }
-    step("install", "the agents that the tests drive, by one of the tests");
-    let mut test = as_test(&built.program("tests", "promises")?, "tests")?;
-    quietly(test.args(["--exact", "agents_work::claude_without_ana"]))
+    Ok(())
 }
 
 /// What the guest's shell does, with the files where they are here.
