@@ -1,6 +1,7 @@
 //! Changes the call of a protected program between the gate's look at it and the kernel's copy of it: every round a process
 //! that shares this one's memory executes `deploy status`, and at a random moment this one makes another call of it.
-//! Arguments: what is changed, the folder of `benign` and `deploy`, the rounds, a library to be loaded.
+//! Arguments: what is changed, the folder of `benign` and `deploy`, the rounds, a library to be loaded, and `later`; or
+//! `first`, when it is another call that becomes `deploy status` (before Linux 6.8 the copy comes before the look).
 //!
 //! `argument` changes the bytes of the argument, `pointer` the pointer to it, `count` takes it away, `path` the file;
 //! `variable` changes the bytes of a variable that names the library, `block` the pointer to it.
@@ -51,6 +52,7 @@ fn main() {
         return;
     }
     let names = c_environment();
+    let first = argument(5).to_str() == Some("first");
     let call = call(kind, argument(4).to_str().unwrap_or_default(), &names);
     let mut stack = vec![0_u64; 8192];
     let (mut ran, mut killed, mut other) = (0, 0, 0);
@@ -64,7 +66,8 @@ fn main() {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        match round(kind, &call, &mut stack, Some(Duration::from_nanos(random % spread))) {
+        let change = Change { first, after: Duration::from_nanos(random % spread) };
+        match round(kind, &call, &mut stack, Some(change)) {
             Some(WaitStatus::Exited(_, 0)) => ran += 1,
             Some(WaitStatus::Signaled(..)) => killed += 1,
             _ => other += 1,
@@ -118,21 +121,28 @@ fn put(kind: &str, call: &Call, other: bool) {
     }
 }
 
-/// One exec of the harmless call, which is the other one from some moment on.
-fn round(kind: &str, call: &Call, stack: &mut [u64], later: Option<Duration>) -> Option<WaitStatus> {
+/// When a call becomes another one.
+struct Change {
+    /// The harmless call is the second one.
+    first: bool,
+    after: Duration,
+}
+
+/// One exec of the harmless call, which from some moment on is, or until some moment was, the other one.
+fn round(kind: &str, call: &Call, stack: &mut [u64], change: Option<Change>) -> Option<WaitStatus> {
     call.path.store(DEPLOY, Ordering::SeqCst);
     call.argv[1].store(call.word.as_ptr().cast(), Ordering::SeqCst);
-    put(kind, call, false);
+    put(kind, call, change.as_ref().is_some_and(|change| change.first));
     // SAFETY: the child runs on the upper end of `stack`, which outlives it (it is waited for below), touches nothing
     // but `call`, and ends in execve or _exit.
     let child = unsafe { sharing::start(execute, call, stack, 0) };
-    if let Some(later) = later {
+    if let Some(Change { first, after }) = change {
         let begin = Instant::now();
-        while begin.elapsed() < later {
+        while begin.elapsed() < after {
             // On one processor the other one has to have it.
             std::thread::yield_now();
         }
-        put(kind, call, true);
+        put(kind, call, !first);
     }
     waitpid(child?, None).ok()
 }
