@@ -1,14 +1,19 @@
 //! Real clients against real servers in namespaces of their own: each is held before a single packet has gone to the host,
 //! and answered once it was approved, over IPv4 and IPv6.
 
+use std::{process::Stdio, time::Duration};
+
 use ana_tests::{
-    Finished, Ground, Net,
+    Finished, Ground, Net, Session,
     answers::Answer,
     machine::which,
     net::{API, servers},
     skip::skipped,
+    wait,
 };
-use std::time::Duration;
+
+/// What all of them together may take.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// The clients, each as a shell command that prints what it was answered, and what that is.
 fn clients(test: &str, ground: &Ground) -> Vec<(&'static str, String, &'static str)> {
@@ -61,13 +66,13 @@ fn ready(test: &str) -> bool {
     there
 }
 
-/// All at once; each writes to a file of its own.
+/// Starts those whose names it reads; each writes to a file of its own.
 fn script(clients: &[(&str, String, &str)]) -> Vec<String> {
-    let mut script = String::new();
+    let mut script = "while read name; do case $name in\n".to_owned();
     for (name, command, _) in clients {
-        script.push_str(&format!("({command}) > out.{name} 2>&1 &\n"));
+        script.push_str(&format!("{name}) ({command}) > out.{name} 2>&1 & ;;\n"));
     }
-    script.push_str("wait");
+    script.push_str("esac; done; wait");
     ["/bin/bash", "-c", &script].map(str::to_owned).into()
 }
 
@@ -89,7 +94,11 @@ fn every_client_without_ana() {
     net.web();
     let clients = clients("every_client_without_ana", &ground);
     net.assert_untouched(API);
-    let finished = net.run_without_ana(&ground, &script(&clients)).assert_code(0);
+    let mut command = net.without_ana(&ground, &script(&clients));
+    let mut session = Session::of(command.stdin(Stdio::piped()));
+    clients.iter().for_each(|(name, ..)| session.say(name));
+    session.hush();
+    let finished = session.finish_within(LIMIT).assert_code(0);
     assert_answered(&ground, &clients, &finished);
     let arrivals = net.arrivals_at(API);
     assert!(arrivals.len() >= clients.len(), "{arrivals:?}");
@@ -97,7 +106,8 @@ fn every_client_without_ana() {
     assert!(arrivals.iter().any(|arrival| arrival.to.is_ipv4()), "{arrivals:?}");
 }
 
-/// Every one of them is a question of its own, about the program that connects; the hosts saw nothing until then.
+/// Every one of them is a question of its own, about the program that connects; the hosts saw nothing until then. One after
+/// the other: some wait for their connection for ten seconds only.
 #[test]
 fn every_client_is_held_and_approved() {
     if !ready("every_client_is_held_and_approved") {
@@ -108,20 +118,28 @@ fn every_client_is_held_and_approved() {
     let clients = clients("every_client_is_held_and_approved", &ground);
     let names = "\"api.protected.test\", \"cname.test\", \"*.prod.example\"";
     ground.connecting(&format!("[[connect]]\nname = \"api\"\nhost = [{names}]\n"));
-    let mut session = net.start(&ground, &script(&clients));
-    let questions = net.held(&ground, &mut session, clients.len(), API);
-    for question in &questions {
+    let mut session = net.launch(&ground, &script(&clients)).start_listening();
+    let mut questions = Vec::new();
+    for (name, ..) in &clients {
+        let arrived = net.arrivals_at(API).len();
+        session.say(name);
+        let question = ground.question_of(&mut session);
+        assert_eq!(net.arrivals_at(API).len(), arrived, "{name} is held, and something arrived");
         let connect = question.connect();
         assert_eq!((question.kind.as_str(), question.rule.as_str()), ("connect", "api"), "{question:#?}");
         let source = if connect["port"] == 80 { "host" } else { "sni" };
         assert_eq!(connect["name_source"], source, "{connect}");
         assert_eq!(connect["tls"], connect["port"] == 443, "{connect}");
         assert!(question.summary.contains(connect["name"].as_str().expect("a name")), "{}", question.summary);
+        ground.approve(&question.id);
+        wait::until("it arrives", || (net.arrivals_at(API).len() > arrived).then_some(()));
+        questions.push(question);
     }
+    session.hush();
     let of = |address: &str| questions.iter().filter(|q| q.connect()["address"] == address).count();
     assert!(of("192.0.2.10") >= 1 && of("2001:db8::10") >= 2, "{questions:#?}");
     // git may come back for more.
-    let (finished, _) = ground.answered(session, Answer::Approve, Duration::from_secs(60));
+    let (finished, _) = ground.answered(session, Answer::Approve, LIMIT);
     assert_answered(&ground, &clients, &finished.assert_code(0));
     assert!(net.arrivals_at(API).len() <= ground.connections().iter().filter(|d| d.approves()).count());
     ground.verify();
