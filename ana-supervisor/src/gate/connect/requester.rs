@@ -53,8 +53,9 @@ pub struct Asker {
 /// the last one; within the tick of the kernel's clock it may stay. For what a person is told, that will do.)
 type Version = (u64, u64, u64, i64, i64);
 
-/// Hashes of programs that others than root may write: an agent's own is large, and connects often.
-type Remembered = Mutex<HashMap<Version, [u8; 32]>>;
+/// Hashes of programs that others than root may write: an agent's own is large, and connects often. Whoever hashes one holds
+/// its lock, so that of many that ask at once one does it.
+type Remembered = Mutex<HashMap<Version, Arc<Mutex<Option<[u8; 32]>>>>>;
 
 /// Whoever describes processes, a few at a time.
 #[derive(Debug)]
@@ -200,19 +201,20 @@ impl Look {
             return Ok(Some(content.hash));
         }
         let version = (meta.dev(), meta.ino(), meta.size(), meta.ctime(), meta.ctime_nsec());
-        let remembered = || self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(hash) = remembered().get(&version) {
-            return Ok(Some(*hash));
-        }
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.hash {
-            return Ok(None);
+            let known = remembered.get(&version).map(|known| known.try_lock().map(|hash| *hash));
+            return Ok(known.and_then(Result::ok).flatten());
         }
-        let hash = self.common.hashes.of(file)?;
-        let mut remembered = remembered();
-        if remembered.len() >= HASHES_MAX {
+        if remembered.len() >= HASHES_MAX && !remembered.contains_key(&version) {
             remembered.clear();
         }
-        remembered.insert(version, hash);
-        Ok(Some(hash))
+        let known = Arc::clone(remembered.entry(version).or_default());
+        drop(remembered);
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_none() {
+            *known = Some(self.common.hashes.of(file)?);
+        }
+        Ok(*known)
     }
 }
