@@ -222,41 +222,82 @@ fn ten_arguments_that_stall() {
     ground.verify();
 }
 
+/// Its first thread, whose name is no text, reads a file that does not come; then its second one executes something, which
+/// kills the first, and waits for its end.
+const STUCK: &str = "
+import ctypes, os, sys, threading, time
+def other():
+    while not os.path.exists(sys.argv[2]): time.sleep(0.01)
+    os.execv('/bin/true', ['true'])
+threading.Thread(target=other).start()
+ctypes.CDLL(None).prctl(15, b'\\xff\\xfe', 0, 0, 0)
+print('started', os.getpid(), flush=True)
+open(sys.argv[1], 'rb').read()
+";
+
+/// Has a process of the session wait for the file system so that nothing can end it.
+fn stick(ground: &Ground, stalling: &Stalling, session: &mut Session) -> i32 {
+    let (script, go) = (ground.write_home("stuck.py", 0o644, STUCK), ground.home().join("go"));
+    let words = [&script, &stalling.folder.join("file"), &go].map(|path| path_str(path).to_owned());
+    session.say(&format!("python3 {} &", words.join(" ")));
+    let told = session.until_stdout("started ");
+    let pid = told.split("started ").nth(1).and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    let pid: i32 = pid.expect("its number");
+    wait::until("it waits for the file system", || (stalling.waiting() > 0).then_some(()));
+    ground.write_home("go", 0o644, "");
+    let killed = || {
+        let status =
+            String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/status")).ok()?).into_owned();
+        let pending = status.lines().find_map(|line| line.strip_prefix("SigPnd:\t"))?.to_owned();
+        (u64::from_str_radix(&pending, 16).ok()? & 0x100 != 0).then_some(())
+    };
+    wait::until("its first thread has been killed", killed);
+    pid
+}
+
 /// What waits for a file system cannot be killed before that answers, so the session does not come to its end. Nobody in it
-/// runs any more, and nobody else waits: neither when the agent ends, nor when the supervisor is killed.
+/// runs any more, and nobody else waits: neither when the agent ends, nor when the supervisor is killed, or hangs.
+#[track_caller]
+fn keeps_nobody_waiting(end: impl FnOnce(&mut Session)) {
+    use ana_tests::processes::alive;
+
+    let (ground, stalling, mut session) = quick("stall-dead");
+    let stuck = stick(&ground, &stalling, &mut session);
+    let (supervisor, wardens) = (session.supervisor(), session.wardens());
+    end(&mut session);
+    let limit = Duration::from_secs(60);
+    wait::until_within(limit, "the supervisor has ended", || (!alive(supervisor)).then_some(()));
+    assert_eq!(wardens.iter().filter(|&&pid| alive(pid)).count(), 1);
+    let host = Session::of(&mut ground.without_ana(&[ground.deploy().into_os_string(), "host".into()]));
+    let ran = host.finish_within(wait::SOON).assert_code(0).stdout();
+    assert!(ran.contains("ran host"), "{ran}");
+    let status = [ground.deploy().into_os_string(), "status".into(), "another session".into()];
+    ground.run(&status).assert_code(0);
+    assert!(alive(stuck), "the file system has not answered yet");
+    stalling.release();
+    wait::until("it and the warden have ended", || {
+        wardens.iter().chain([&stuck]).all(|&pid| !alive(pid)).then_some(())
+    });
+    session.finish();
+    ground.verify();
+}
+
 #[test]
-fn what_cannot_be_killed_keeps_nobody_waiting() {
-    for killed in [true, false] {
-        let (ground, stalling, mut session) = quick("stall-dead");
-        session.say(&format!("cat {}/file & echo started $!", path_str(&stalling.folder)));
-        let told = session.until_stdout("started ");
-        wait::until("it waits for the file system", || (stalling.waiting() > 0).then_some(()));
-        let stuck =
-            told.split("started ").nth(1).and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-        let stuck: i32 = stuck.expect("its number");
-        let (supervisor, wardens) = (session.supervisor(), session.wardens());
-        match killed {
-            true => ana_tests::processes::end(supervisor),
-            false => session.hush(),
-        }
-        wait::until_within(Duration::from_secs(60), "the supervisor has ended", || {
-            (!ana_tests::processes::alive(supervisor)).then_some(())
-        });
-        assert_eq!(wardens.iter().filter(|&&pid| ana_tests::processes::alive(pid)).count(), 1);
-        assert!(ana_tests::processes::alive(stuck), "it cannot be killed");
-        let host = Session::of(&mut ground.without_ana(&[ground.deploy().into_os_string(), "host".into()]));
-        let ran = host.finish_within(wait::SOON).assert_code(0).stdout();
-        assert!(ran.contains("ran host"), "{ran}");
-        let status = [ground.deploy().into_os_string(), "status".into(), "another session".into()];
-        ground.run(&status).assert_code(0);
-        assert!(ana_tests::processes::alive(stuck), "the file system has not answered yet");
-        stalling.release();
-        wait::until("it and the warden have ended", || {
-            wardens.iter().chain([&stuck]).all(|&pid| !ana_tests::processes::alive(pid)).then_some(())
-        });
-        session.finish();
-        ground.verify();
-    }
+fn what_cannot_be_killed_when_the_agent_ends() {
+    keeps_nobody_waiting(Session::hush);
+}
+
+#[test]
+fn what_cannot_be_killed_when_the_supervisor_is() {
+    keeps_nobody_waiting(|session| ana_tests::processes::end(session.supervisor()));
+}
+
+#[test]
+fn what_cannot_be_killed_when_the_supervisor_hangs() {
+    keeps_nobody_waiting(|session| {
+        let supervisor = nix::unistd::Pid::from_raw(session.supervisor());
+        nix::sys::signal::kill(supervisor, nix::sys::signal::Signal::SIGSTOP).expect("root may");
+    });
 }
 
 /// The file system has taken a look's request and does not answer: the looking thread cannot be killed. It has no

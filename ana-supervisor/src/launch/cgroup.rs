@@ -11,7 +11,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     os::{
-        fd::OwnedFd,
+        fd::{AsFd, OwnedFd},
         unix::fs::{FileExt, MetadataExt},
     },
     path::{Path, PathBuf},
@@ -19,11 +19,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::unistd::Pid;
+use nix::{sys::signal::Signal, unistd::Pid};
 use thiserror::Error;
 use tokio::io::Interest;
 
-use crate::sys::readiness;
+use crate::sys::{self, readiness};
 
 mod doomed;
 mod standstill;
@@ -315,7 +315,6 @@ fn numbers(text: &str) -> Vec<Pid> {
 /// `cgroup.kill`, then waits for "populated 0": the kill is done only when nobody is left.
 pub fn kill(path: &Path, limit: Duration) -> Result<(), CgroupError> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    use std::os::fd::AsFd;
 
     write(&path.join("cgroup.kill"), "1")?;
     let events = path.join("cgroup.events");
@@ -339,11 +338,31 @@ pub fn kill(path: &Path, limit: Duration) -> Result<(), CgroupError> {
     }
 }
 
+/// The cgroups of a session: the holds, where it works, and itself.
+fn folders_of(path: &Path) -> Result<Vec<PathBuf>, CgroupError> {
+    let entries = fs::read_dir(path).map_err(failed("list", path))?.flatten().map(|entry| entry.path());
+    Ok(entries.filter(|entry| entry.is_dir()).chain([path.to_owned()]).collect())
+}
+
+/// Kills every process in a session once more, by itself: `cgroup.kill` leaves out a process whose first thread has been killed
+/// (by the exec of another of its threads, say), and the others go on.
+pub fn kill_each(path: &Path) -> Result<(), CgroupError> {
+    for folder in folders_of(path)? {
+        for pid in processes_of(&folder)? {
+            let Ok(process) = sys::process::pidfd_open(pid) else { continue };
+            // The number is still this process's.
+            if processes_of(&folder)?.contains(&pid) {
+                sys::process::signal(process.as_fd(), Some(Signal::SIGKILL)).ok();
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Whether nobody in a session that has been killed runs any more. Who waits for something that cannot be interrupted (a file
 /// system that does not answer, say) dies when it comes, and until then is there.
 pub fn is_doomed(path: &Path) -> Result<bool, CgroupError> {
-    let folders = fs::read_dir(path).map_err(failed("list", path))?.flatten().map(|entry| entry.path());
-    for folder in folders.filter(|folder| folder.is_dir()).chain([path.to_owned()]) {
+    for folder in folders_of(path)? {
         if !processes_of(&folder)?.into_iter().all(doomed::is_doomed) {
             return Ok(false);
         }

@@ -106,24 +106,26 @@ pub fn run(socket: UnixStream) -> Result<Watch, WardenError> {
     if !hangs && let Ok(Some(Done)) = socket.receive() {
         return Ok(Watch::Relieved);
     }
-    let mut gate = Some(gate);
-    let mut open_gate = || {
-        if hangs && gate.is_some() {
-            // It runs no more, and its copy of the gate goes with it.
+    let end_supervisor = || {
+        if hangs {
+            // What it has of the gate goes with it.
             sys::process::signal(supervisor.as_fd(), Some(Signal::SIGKILL)).ok();
         }
-        gate.take().is_some()
     };
+    let mut gate = Some(gate);
     // As long as something may run, the gate stays: what waits there must not be let go.
     while let Err(error) = charge.remains.kill(KILL_LIMIT) {
-        let doomed = charge.remains.are_doomed();
-        if !doomed || open_gate() {
+        // It must not do anything to those that are looked at.
+        end_supervisor();
+        let doomed = charge.remains.doom();
+        if !doomed || gate.take().is_some() {
             let error = &error as &dyn std::error::Error;
             tracing::error!(error, doomed, "the session is not dead; trying again");
         }
         std::thread::sleep(RETRY);
     }
-    open_gate();
+    end_supervisor();
+    drop(gate);
     // Nobody of the session is left: now the guard may go, too.
     charge.remains.remove();
     drop(lock);

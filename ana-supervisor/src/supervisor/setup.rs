@@ -136,7 +136,7 @@ fn plan(options: &Options, door: &Door, spec: &Spec) -> Result<Plan, SupervisorE
     };
     if switches.namespaces {
         match Below::try_one() {
-            Ok(Below::Told | Below::NoOverlays) => {}
+            Ok(Below::Told) => {}
             Ok(Below::Hidden) => return Err(SupervisorError::Overlays),
             Err(source) => {
                 return Err(doing("try what an overlay hides (the policy says namespaces = true)")(source));

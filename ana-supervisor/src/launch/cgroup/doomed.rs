@@ -4,8 +4,11 @@ use std::{fs, io};
 
 use nix::unistd::Pid;
 
-/// The thread is on its way out (include/linux/sched.h).
-const PF_EXITING: u64 = 4;
+/// Of the flags of a thread (include/linux/sched.h): on its way out; an io_uring worker, which runs no program, but opens and
+/// reads for one; has taken its fatal signal.
+const PF_EXITING: u64 = 0x4;
+const PF_IO_WORKER: u64 = 0x10;
+const PF_SIGNALED: u64 = 0x400;
 /// SIGKILL in a mask of pending signals.
 const KILLED: u64 = 1 << (libc::SIGKILL - 1);
 
@@ -16,8 +19,12 @@ pub(super) fn is_doomed(pid: Pid) -> bool {
         Err(error) => return is_gone(&error),
     };
     threads.into_iter().all(|thread| {
-        let stat = thread.and_then(|thread| fs::read_to_string(thread.path().join("stat")));
-        stat.map_or_else(|error| is_gone(&error), |stat| is_killed(&stat).unwrap_or(false))
+        // A thread's name is any bytes.
+        let stat = thread.and_then(|thread| fs::read(thread.path().join("stat")));
+        stat.map_or_else(
+            |error| is_gone(&error),
+            |stat| is_killed(&String::from_utf8_lossy(&stat)).unwrap_or(false),
+        )
     })
 }
 
@@ -30,7 +37,13 @@ fn is_gone(error: &io::Error) -> bool {
 fn is_killed(stat: &str) -> Option<bool> {
     let (_, rest) = stat.rsplit_once(") ")?;
     let number = |field: usize| rest.split(' ').nth(field - 3)?.parse::<u64>().ok();
-    Some(number(9)? & PF_EXITING != 0 || number(31)? & KILLED != 0)
+    let (flags, pending) = (number(9)?, number(31)?);
+    let ends = match flags & PF_IO_WORKER {
+        0 => flags & (PF_EXITING | PF_SIGNALED) != 0 || pending & KILLED != 0,
+        _ => flags & PF_EXITING != 0,
+    };
+    // Who has a processor may be in the middle of a fork.
+    Some(ends && !rest.starts_with('R'))
 }
 
 #[cfg(test)]
@@ -55,8 +68,11 @@ mod tests {
     fn a_killed_thread_that_waits_has_its_signal_pending() {
         // A name may hold anything.
         let stat = |flags: u64, pending: u64| {
-            format!("7 (a) b) D 1 7 7 0 -1 {flags} {}{pending} 0 0", "0 ".repeat(21))
+            format!("7 (a) \u{fffd}) D 1 7 7 0 -1 {flags} {}{pending} 0 0", "0 ".repeat(21))
         };
+        assert_eq!(is_killed(&stat(0x40_0400, 0)), Some(true));
+        assert_eq!(is_killed(&stat(0x40_0010, 0x100)), Some(false), "a worker of io_uring goes on");
+        assert_eq!(is_killed(&stat(0x40_0000, 0x100).replace(") D", ") R")), Some(false));
         assert_eq!(is_killed(&stat(0x40_0000, 0x100)), Some(true));
         assert_eq!(is_killed(&stat(0x40_0004, 0)), Some(true));
         assert_eq!(is_killed(&stat(0x40_0000, 0x4000)), Some(false));
