@@ -123,7 +123,7 @@ fn every_client_is_held_and_approved() {
     for (name, ..) in &clients {
         let arrived = net.arrivals_at(API).len();
         session.say(name);
-        let question = ground.question_of(&mut session);
+        let question = ground.question_of_within(&mut session, LIMIT);
         assert_eq!(net.arrivals_at(API).len(), arrived, "{name} is held, and something arrived");
         let connect = question.connect();
         assert_eq!((question.kind.as_str(), question.rule.as_str()), ("connect", "api"), "{question:#?}");

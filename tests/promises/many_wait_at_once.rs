@@ -68,14 +68,17 @@ fn five_hundred_are_answered_in_any_order() {
         }
     });
     let approved = expected.len() + rest.len();
-    session.finish_within(LIMIT).assert_code(0);
+    let finished = session.finish_within(LIMIT).assert_code(0);
     ground.assert_nothing_pending();
     let decisions = ground.decisions();
     assert_eq!(decisions.len(), MANY);
     let denied: Vec<_> =
         decisions.iter().filter(|record| record.denies()).map(|record| &record.payload).collect();
     assert_eq!(decisions.len() - denied.len(), approved, "{:#?}", denied.last());
-    assert_eq!(ground.markers().len(), approved);
+    let (tampered, told) = (ground.records_of("tamper"), finished.stderr());
+    let last = tampered.last().map(|record| &record.payload);
+    let told: Vec<&str> = told.lines().filter(|line| !line.starts_with("ana-run: ")).rev().take(3).collect();
+    assert_eq!(ground.markers().len(), approved, "{} records: {last:#?}\n{told:#?}", tampered.len());
     ground.assert_every_run_was_decided();
     ground.verify();
 }
