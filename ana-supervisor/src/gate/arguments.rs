@@ -46,8 +46,11 @@ const SIZE_MAX: u64 = 64 << 20;
 const ARGUMENTS_MAX: usize = 256;
 /// The longest path (PATH_MAX, limits.h).
 const PATH_MAX: usize = 4096;
-/// How long all lookups of one operation may take.
-const LIMIT: Duration = Duration::from_secs(1);
+/// How long all lookups of one operation may take, before a person is asked.
+pub const LIMIT: Duration = Duration::from_secs(1);
+/// How long they may take once more, after the answer: what cannot be looked at then counts as changed, so that hundreds of
+/// answers at once on a busy machine should not fail by that.
+pub const AGAIN_LIMIT: Duration = Duration::from_secs(10);
 /// Lookups at a time; those that do not come back count.
 const AT_A_TIME: usize = 8;
 
@@ -81,7 +84,7 @@ impl Lookups {
         Self { user, protected, permits: Arc::new(Semaphore::new(AT_A_TIME)) }
     }
 
-    /// The files that `argv` names, of a process that cannot move; but not `script`, which it runs. Takes a second at most.
+    /// The files that `argv` names, of a process that cannot move; but not `script`, which it runs. Takes `limit` at most.
     ///
     /// # Errors
     /// The process has gone.
@@ -90,12 +93,13 @@ impl Lookups {
         pid: Pid,
         argv: &[Vec<u8>],
         script: Option<Stat>,
+        limit: Duration,
     ) -> io::Result<Vec<ArgumentFile>> {
         let candidates = candidates(argv);
         if candidates.is_empty() {
             return Ok(Vec::new());
         }
-        let end = tokio::time::Instant::now() + LIMIT;
+        let end = tokio::time::Instant::now() + limit;
         let (sender, mut answers) = mpsc::unbounded_channel();
         let permit = tokio::time::timeout_at(end, Arc::clone(&self.permits).acquire_owned()).await;
         if let Ok(Ok(permit)) = permit {

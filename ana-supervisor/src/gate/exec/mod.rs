@@ -294,14 +294,14 @@ impl Held {
     /// # Errors
     /// The process has gone.
     pub async fn look_up_arguments(&mut self) -> Result<(), GateError> {
-        self.subject.argument_files = self.arguments_now().await?;
+        self.subject.argument_files = self.arguments_within(arguments::LIMIT).await?;
         Ok(())
     }
 
-    async fn arguments_now(&self) -> Result<Vec<operation::ArgumentFile>, GateError> {
+    async fn arguments_within(&self, limit: Duration) -> Result<Vec<operation::ArgumentFile>, GateError> {
         // A script is shown by itself.
         let script = self.subject.script.is_some().then_some(self.stat);
-        Ok(self.gate.lookups.of(self.pid, &self.subject.image.argv, script).await?)
+        Ok(self.gate.lookups.of(self.pid, &self.subject.image.argv, script, limit).await?)
     }
 
     /// Lets the operation go on; gives the decision back for the record of its outcome, if its end will be reported.
@@ -376,7 +376,8 @@ impl Held {
         if ticket.recorded().decided().verdict().action != Action::Approve {
             return Ok(false);
         }
-        Ok(!arguments::unchanged(&self.subject.argument_files, &self.arguments_now().await?))
+        let now = self.arguments_within(arguments::AGAIN_LIMIT).await?;
+        Ok(!arguments::unchanged(&self.subject.argument_files, &now))
     }
 
     /// Ends the operation: tells the process why, then kills it (or fails its open with EPERM).
