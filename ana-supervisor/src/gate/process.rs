@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     operation::{Ancestor, Bytes, Change, Environment, Ids, Requester, Variable},
-    sys::process::{Info, small_file},
+    sys::process::{Info, small_file, stat_fields},
 };
 
 /// The most bytes of an argv or an environment block that are read. The kernel's own limit is 6 MiB
@@ -126,15 +126,14 @@ pub(crate) struct Stat {
     pub(crate) start_time: String,
 }
 
-/// Fields 4, 20 and 22 of /proc/PID/stat. The name (field 2) may hold anything, parentheses included: count from its end.
+/// Fields 4, 20 and 22 of /proc/PID/stat.
 fn stat(pid: Pid) -> io::Result<Stat> {
     parse_stat(&small_file(&format!("/proc/{pid}/stat"))?)
 }
 
 pub(crate) fn parse_stat(bytes: &[u8]) -> io::Result<Stat> {
     let text = String::from_utf8_lossy(bytes);
-    let fields: Option<(i32, u32, String)> = text.rsplit_once(") ").and_then(|(_, rest)| {
-        let fields: Vec<&str> = rest.split(' ').collect();
+    let fields: Option<(i32, u32, String)> = stat_fields(&text).and_then(|fields| {
         Some((fields.get(1)?.parse().ok()?, fields.get(17)?.parse().ok()?, (*fields.get(19)?).to_owned()))
     });
     let (parent, threads, start_time) = fields.ok_or_else(|| io::Error::other("malformed /proc/PID/stat"))?;

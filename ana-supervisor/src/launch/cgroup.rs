@@ -312,7 +312,8 @@ fn numbers(text: &str) -> Vec<Pid> {
     text.lines().filter_map(|line| line.parse().ok()).filter(|&pid| pid > 0).map(Pid::from_raw).collect()
 }
 
-/// `cgroup.kill`, then waits for "populated 0": the kill is done only when nobody is left.
+/// `cgroup.kill`, then waits for "populated 0": the kill is done only when nobody is left. Who is left after `limit` is killed
+/// once more, each process by itself.
 pub fn kill(path: &Path, limit: Duration) -> Result<(), CgroupError> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -328,6 +329,7 @@ pub fn kill(path: &Path, limit: Duration) -> Result<(), CgroupError> {
         }
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
+            kill_each(path)?;
             return Err(CgroupError::StillPopulated { path: path.to_owned(), seconds: limit.as_secs() });
         }
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
@@ -338,15 +340,15 @@ pub fn kill(path: &Path, limit: Duration) -> Result<(), CgroupError> {
     }
 }
 
-/// The cgroups of a session: the holds, where it works, and itself.
+/// The cgroups of a session: the holds, where it works, and last itself.
 fn folders_of(path: &Path) -> Result<Vec<PathBuf>, CgroupError> {
     let entries = fs::read_dir(path).map_err(failed("list", path))?.flatten().map(|entry| entry.path());
     Ok(entries.filter(|entry| entry.is_dir()).chain([path.to_owned()]).collect())
 }
 
-/// Kills every process in a session once more, by itself: `cgroup.kill` leaves out a process whose first thread has been killed
-/// (by the exec of another of its threads, say), and the others go on.
-pub fn kill_each(path: &Path) -> Result<(), CgroupError> {
+/// Kills every process in a session by itself: `cgroup.kill` leaves out a process whose first thread has been killed (by the
+/// exec of another of its threads, say), and the others go on.
+fn kill_each(path: &Path) -> Result<(), CgroupError> {
     for folder in folders_of(path)? {
         for pid in processes_of(&folder)? {
             let Ok(process) = sys::process::pidfd_open(pid) else { continue };
@@ -372,12 +374,7 @@ pub fn is_doomed(path: &Path) -> Result<bool, CgroupError> {
 
 /// Removes a session's folders, which must be empty of processes.
 pub fn remove(path: &Path) -> Result<(), CgroupError> {
-    for folder in fs::read_dir(path).map_err(failed("list", path))?.flatten() {
-        if folder.file_type().is_ok_and(|t| t.is_dir()) {
-            fs::remove_dir(folder.path()).map_err(failed("remove", &folder.path()))?;
-        }
-    }
-    fs::remove_dir(path).map_err(failed("remove", path))
+    folders_of(path)?.iter().try_for_each(|folder| fs::remove_dir(folder).map_err(failed("remove", folder)))
 }
 
 #[cfg(test)]

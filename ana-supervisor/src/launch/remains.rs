@@ -50,10 +50,9 @@ impl Remains {
         }
     }
 
-    /// Kills once more whom [`Self::kill`] has left over; whether nobody of them runs any more ([`cgroup::is_doomed`]). What
-    /// cannot be read may run.
-    pub fn doom(&self) -> bool {
-        cgroup::kill_each(&self.cgroup).and_then(|()| cgroup::is_doomed(&self.cgroup)).unwrap_or(false)
+    /// Whether nobody whom [`Self::kill`] has left over runs any more ([`cgroup::is_doomed`]). What cannot be read may run.
+    pub fn are_doomed(&self) -> bool {
+        cgroup::is_doomed(&self.cgroup).unwrap_or(false)
     }
 
     /// Removes what is left once nothing lives any more. What is not there is fine.

@@ -117,7 +117,7 @@ pub fn run(socket: UnixStream) -> Result<Watch, WardenError> {
     while let Err(error) = charge.remains.kill(KILL_LIMIT) {
         // It must not do anything to those that are looked at.
         end_supervisor();
-        let doomed = charge.remains.doom();
+        let doomed = charge.remains.are_doomed();
         if !doomed || gate.take().is_some() {
             let error = &error as &dyn std::error::Error;
             tracing::error!(error, doomed, "the session is not dead; trying again");

@@ -43,7 +43,11 @@ use crate::{
         files::Hashes,
         process::Baseline,
     },
-    kernel::{self, Kernel, KernelError, Report, features::overlay::Below, network::NetworkPrograms},
+    kernel::{
+        self, Kernel, KernelError, Report,
+        features::{self, overlay::Below},
+        network::NetworkPrograms,
+    },
     launch::{
         cgroup::SessionCgroup,
         pids::TaskLimit,
@@ -420,11 +424,6 @@ fn devices(policy: &Policy) -> Result<Vec<kernel::DeviceRule>, SupervisorError> 
     Ok(rules)
 }
 
-/// `uname -r`; empty if it cannot be had.
-fn kernel_release() -> String {
-    nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
-}
-
 fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
@@ -444,7 +443,7 @@ pub(super) fn record_start(
         "command": words,
         "user": door.account.name(),
         "uid": door.account.identity.uid,
-        "kernel": kernel_release(),
+        "kernel": features::kernel_release(),
         "seal": prepared.seal,
         "switches": prepared.switches,
         "task_limit": prepared.limit,

@@ -166,6 +166,13 @@ pub fn small_file(path: &str) -> io::Result<Vec<u8>> {
     }
 }
 
+/// The fields of /proc/PID/stat from the third on (proc_pid_stat(5)). The name, the second one, may hold anything, parentheses
+/// included: they are counted from its end. `None`: it says something else.
+pub fn stat_fields(text: &str) -> Option<Vec<&str>> {
+    let (_, rest) = text.rsplit_once(") ")?;
+    Some(rest.split(' ').collect())
+}
+
 /// Lets this thread run before others (setpriority(2), −20), so that a machine full of work is not taken for a hang; what
 /// leads its own session is a group of its own for the scheduler, which is preferred as well (sched(7), autogroup).
 /// Within a cgroup whose CPU is limited this changes nothing.

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+pub use system::kernel_release;
+
 /// The way out of what only root can try.
 const AS_ROOT: &str = "run it as root: sudo ana doctor";
 
@@ -79,7 +81,7 @@ pub struct Features {
 impl Features {
     /// Tries everything. Without root much of it cannot be tried, and is `degraded` then.
     pub fn probe() -> Self {
-        let kernel = system::kernel_release();
+        let kernel = kernel_release();
         let (cgroup, cgroup2) = system::cgroup2();
         let (btf_check, btf) = bpf::btf();
         let seal = system::landlock();

@@ -127,7 +127,7 @@ mod tests {
     /// On the kernels that the tests know: what the attack by an overlay comes to follows from it.
     #[test]
     fn an_overlay_tells_since_6_5() {
-        let release = super::super::system::kernel_release();
+        let release = super::super::kernel_release();
         let number = |part: Option<&str>| part.and_then(|part| part.parse::<u32>().ok()).unwrap();
         let mut parts = release.split(['.', '-', '+']);
         let version = (number(parts.next()), number(parts.next()));

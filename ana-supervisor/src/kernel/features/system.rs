@@ -25,7 +25,8 @@ const LANDLOCK_SEAL: u32 = 6;
 /// How long an open of our own file may take to arrive.
 const ANSWER_LIMIT_MS: u16 = 2000;
 
-pub(super) fn kernel_release() -> String {
+/// `uname -r`.
+pub fn kernel_release() -> String {
     match nix::sys::utsname::uname() {
         Ok(name) => name.release().to_string_lossy().into_owned(),
         Err(errno) => format!("unknown ({errno})"),

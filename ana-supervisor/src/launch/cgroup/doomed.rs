@@ -4,6 +4,8 @@ use std::{fs, io};
 
 use nix::unistd::Pid;
 
+use crate::sys::process::{small_file, stat_fields};
+
 /// Of the flags of a thread (include/linux/sched.h): on its way out; an io_uring worker, which runs no program, but opens and
 /// reads for one; has taken its fatal signal.
 const PF_EXITING: u64 = 0x4;
@@ -19,8 +21,10 @@ pub(super) fn is_doomed(pid: Pid) -> bool {
         Err(error) => return is_gone(&error),
     };
     threads.into_iter().all(|thread| {
+        let stat = thread.and_then(|thread| {
+            small_file(&format!("/proc/{pid}/task/{}/stat", thread.file_name().to_string_lossy()))
+        });
         // A thread's name is any bytes.
-        let stat = thread.and_then(|thread| fs::read(thread.path().join("stat")));
         stat.map_or_else(
             |error| is_gone(&error),
             |stat| is_killed(&String::from_utf8_lossy(&stat)).unwrap_or(false),
@@ -32,18 +36,18 @@ fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
-/// proc_pid_stat(5): `pid (comm) state …`; the flags are the 9th of all fields, the thread's pending signals the 31st. `None`:
-/// it says something else.
+/// proc_pid_stat(5): the state is the 3rd of all fields, the flags are the 9th, the thread's pending signals the 31st. `None`: it
+/// says something else.
 fn is_killed(stat: &str) -> Option<bool> {
-    let (_, rest) = stat.rsplit_once(") ")?;
-    let number = |field: usize| rest.split(' ').nth(field - 3)?.parse::<u64>().ok();
+    let fields = stat_fields(stat)?;
+    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
     let (flags, pending) = (number(9)?, number(31)?);
     let ends = match flags & PF_IO_WORKER {
         0 => flags & (PF_EXITING | PF_SIGNALED) != 0 || pending & KILLED != 0,
         _ => flags & PF_EXITING != 0,
     };
     // Who has a processor may be in the middle of a fork.
-    Some(ends && !rest.starts_with('R'))
+    Some(ends && fields.first() != Some(&"R"))
 }
 
 #[cfg(test)]
