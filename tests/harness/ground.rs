@@ -169,6 +169,7 @@ impl Ground {
         if !there {
             let refused = self.run(&["true"]).assert_code(125);
             assert!(refused.stderr().contains("it needs Linux 6.5 or later"), "{}", refused.stderr());
+            self.assert_never_ran();
             skipped(test, "no session has namespaces before Linux 6.5");
         }
         there

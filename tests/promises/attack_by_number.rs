@@ -9,8 +9,8 @@ use std::{
 
 use ana_tests::{Ground, answers::Answer, attempt::attempts, ground::cgroups_of, wait};
 
-fn judged(ground: &Ground, session: &str) {
-    ground.policy(&(ground.head() + session + &ground.rule(JUDGED)));
+fn judged(ground: &Ground) {
+    ground.policy(&(ground.head() + &ground.rule(JUDGED)));
 }
 
 const JUDGED: &str = "deny = [[\"attack\"]]\nallow = [[\"status\", \"**\"]]\notherwise = \"approve\"";
@@ -26,7 +26,7 @@ fn host_runs(ground: &Ground) -> Duration {
 #[test]
 fn a_fork_storm_ends_with_its_session() {
     let ground = Ground::new("storm");
-    judged(&ground, "");
+    judged(&ground);
     let arguments: [OsString; 2] = [ground.deploy().into(), "3000".into()];
     let session = ground.start(&ground.attack("storm", &arguments));
     wait::until_within(Duration::from_secs(90), "the storm is up", || {

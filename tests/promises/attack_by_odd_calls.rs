@@ -8,8 +8,8 @@ use ana_tests::{
     machine::{admin, path_str},
 };
 
-fn judged(ground: &Ground, session: &str) {
-    ground.policy(&(ground.head() + session + &ground.rule(JUDGED)));
+fn judged(ground: &Ground) {
+    ground.policy(&(ground.head() + &ground.rule(JUDGED)));
 }
 
 fn judged_with_namespaces(ground: &Ground, test: &str) -> bool {
@@ -69,7 +69,7 @@ fn runs(ground: &Ground) -> Vec<Vec<String>> {
 #[test]
 fn as_the_interpreter_of_a_script() {
     let ground = Ground::new("odd-script");
-    judged(&ground, "");
+    judged(&ground);
     let script = "
 for name, line in (('plain', b'#!' + deploy), ('argument', b'#!' + deploy + b' status')):
     with open(name, 'wb') as file: file.write(line + b'\\n')
@@ -87,7 +87,7 @@ for name, line in (('plain', b'#!' + deploy), ('argument', b'#!' + deploy + b' s
 #[test]
 fn vectors_and_limits() {
     let ground = Ground::new("odd-vectors");
-    judged(&ground, "");
+    judged(&ground);
     let script = "
 call('empty', deploy, [])
 call('null', deploy, None)
@@ -116,7 +116,7 @@ for size in (1 << 12, 1 << 16):
 #[test]
 fn by_a_descriptor() {
     let ground = Ground::new("odd-fd");
-    judged(&ground, "");
+    judged(&ground);
     let script = "
 fd = os.open(deploy, os.O_PATH)
 os.set_inheritable(fd, True)
@@ -146,7 +146,7 @@ at('check', [b'deploy', b'status', b'check'], 0x11000)
 #[test]
 fn after_a_call_that_failed() {
     let ground = Ground::new("odd-failed");
-    judged(&ground, "");
+    judged(&ground);
     // AT_EXECVE_CHECK opens the file as an exec does, and ends there (since Linux 6.14).
     let script = "
 def checked():
@@ -226,7 +226,7 @@ fn with_a_loader_of_its_own() {
     let ground = Ground::new("odd-loader");
     let root = own_root(&ground);
     for (namespaces, end) in [(false, "exit 98"), (true, "signal 9")] {
-        judged(&ground, "");
+        judged(&ground);
         if namespaces && !judged_with_namespaces(&ground, "with_a_loader_of_its_own") {
             continue;
         }
@@ -311,7 +311,7 @@ fn a_file_of_the_agents_own() {
 #[test]
 fn a_program_that_gains_privilege_meanwhile() {
     let ground = Ground::new("odd-privilege");
-    judged(&ground, "");
+    judged(&ground);
     let mut session: Session = ground.launch(&["/bin/sh"]).start_listening();
     let deploy = ground.deploy();
     for _ in 0..2 {
