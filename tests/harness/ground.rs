@@ -167,9 +167,10 @@ impl Ground {
         self.policy(&format!("{}[session]\nnamespaces = true\n{rules}", self.head()));
         let there = linux() >= (6, 5);
         if !there {
-            let refused = self.run(&["true"]).assert_code(125);
+            let before = self.markers().len();
+            let refused = self.run(&[self.deploy(), "status".into()]).assert_code(125);
             assert!(refused.stderr().contains("it needs Linux 6.5 or later"), "{}", refused.stderr());
-            self.assert_never_ran();
+            assert_eq!(self.markers().len(), before, "a protected program ran: {:#?}", self.markers());
             skipped(test, "no session has namespaces before Linux 6.5");
         }
         there
