@@ -7,7 +7,8 @@ use std::{
 };
 
 use ana_tests::{
-    Ground, Session, answers::Question, ground::cgroups_of, machine::path_str, processes, records, wait,
+    Ground, Session, answers::Question, fuse::Stalling, ground::cgroups_of, machine::path_str, processes,
+    records, wait,
 };
 use nix::{
     sys::{
@@ -233,6 +234,32 @@ fn the_programs_own_children_go_on() {
             (left.filter(|e| e.path().is_dir()).count() == 1).then_some(())
         });
         end(&ground, session).assert_code(0);
+    }
+}
+
+/// What waits for a file system does not stop, whatever its name is (any bytes): nothing runs alone beside it.
+#[test]
+fn what_does_not_stop_is_seen_by_any_name() {
+    for name in ["reader", r"\xff\xfe", r"a) Z 1\xff", r"a) Z 1"] {
+        let ground = Ground::new("exclusive-stall");
+        exclusive(&ground, "allow = [[\"**\"]]");
+        let stalling = Stalling::mount(&ground);
+        let mut session = ground.launch(&["bash"]).start_listening();
+        let file = stalling.folder.join("file");
+        let script = format!(
+            "import ctypes; ctypes.CDLL(None).prctl(15, b'{name}', 0, 0, 0); open({file:?}, 'rb').read()"
+        );
+        let script = ground.write_home("waits.py", 0o644, &script);
+        session.say(&format!("python3 {} &", path_str(&script)));
+        wait::until("somebody waits for the file system", || (stalling.waiting() > 0).then_some(()));
+        session.say(&format!("{} status; echo ended $?", path_str(&ground.deploy())));
+        session.until_stderr("its rule is exclusive, and process");
+        session.until_stdout("ended ");
+        ground.assert_never_ran();
+        stalling.release();
+        session.hush();
+        session.finish();
+        ground.verify();
     }
 }
 

@@ -76,7 +76,7 @@ pub struct Baseline {
 /// # Errors
 /// When /proc cannot be read (the process has gone), or a block is beyond 8 MiB.
 pub fn read(pid: Pid, baseline: &Baseline) -> io::Result<Image> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let status = status(pid)?;
     let cwd = fs::read_link(format!("/proc/{pid}/cwd"))?;
     Ok(Image {
         argv: split(&block(pid, "cmdline")?),
@@ -90,6 +90,11 @@ pub fn read(pid: Pid, baseline: &Baseline) -> io::Result<Image> {
             ancestry: ancestry(pid, baseline.agent)?,
         },
     })
+}
+
+/// /proc/PID/status. A process's name, the first line, may be any bytes; a newline in it is escaped.
+pub(crate) fn status(pid: Pid) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&small_file(format!("/proc/{pid}/status"))?).into_owned())
 }
 
 fn block(pid: Pid, name: &str) -> io::Result<Vec<u8>> {
@@ -128,7 +133,7 @@ pub(crate) struct Stat {
 
 /// Fields 4, 20 and 22 of /proc/PID/stat.
 fn stat(pid: Pid) -> io::Result<Stat> {
-    parse_stat(&small_file(&format!("/proc/{pid}/stat"))?)
+    parse_stat(&small_file(format!("/proc/{pid}/stat"))?)
 }
 
 pub(crate) fn parse_stat(bytes: &[u8]) -> io::Result<Stat> {
@@ -167,7 +172,7 @@ pub fn working_directory(pid: Pid) -> io::Result<Bytes> {
 
 /// What the kernel tells of a process, from /proc where it does not tell at once. The cgroup is not looked at (0).
 pub fn info(pid: Pid) -> io::Result<Info> {
-    let Ids { uid, euid, gid, egid, .. } = ids(&fs::read_to_string(format!("/proc/{pid}/status"))?)?;
+    let Ids { uid, euid, gid, egid, .. } = ids(&status(pid)?)?;
     Ok(Info { cgroup: 0, parent: stat(pid)?.parent.as_raw(), uid, euid, gid, egid })
 }
 

@@ -6,6 +6,7 @@ use std::{
     io::{self, Read},
     mem::size_of,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    path::Path,
     time::Duration,
 };
 
@@ -145,7 +146,7 @@ pub fn fork_into(cgroup: BorrowedFd, child: impl FnOnce() -> Infallible) -> io::
 ///
 /// # Errors
 /// What open(2) and read(2) say.
-pub fn small_file(path: &str) -> io::Result<Vec<u8>> {
+pub fn small_file(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     const STEP: usize = 2048;
     let mut file = fs::File::open(path)?;
     let mut bytes = vec![0; STEP];
@@ -164,6 +165,11 @@ pub fn small_file(path: &str) -> io::Result<Vec<u8>> {
         }
         bytes.resize(length + STEP, 0);
     }
+}
+
+/// Whether /proc says of a process, or a thread, that there is none (any more).
+pub fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
 /// The fields of /proc/PID/stat from the third on (proc_pid_stat(5)). The name, the second one, may hold anything, parentheses

@@ -166,7 +166,7 @@ impl Look {
             return Ok(Seen { program: None, argv: Vec::new(), cwd: None });
         }
         let program = self.program().unwrap_or_default();
-        let mut arguments = sys::process::small_file(&format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut arguments = sys::process::small_file(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         if arguments.len() > ARGUMENTS_MAX {
             arguments.clear();
         }

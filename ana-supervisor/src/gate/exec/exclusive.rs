@@ -112,24 +112,31 @@ impl Exclusive {
 /// is stopped (vfork(2)). One that has ended is no process any more.
 fn rests(pid: Pid) -> io::Result<bool> {
     let tasks = match fs::read_dir(format!("/proc/{pid}/task")) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) if sys::process::is_gone(&error) => return Ok(true),
         other => other?,
     };
-    for task in tasks.flatten() {
-        let place = fs::read_to_string(task.path().join("wchan")).unwrap_or_default();
+    for task in tasks {
+        let task = task?.path();
+        let place = fs::read_to_string(task.join("wchan")).unwrap_or_default();
         let waits = admitted::is_stopped(&place)
             || place.starts_with("fanotify_")
             || ["kernel_clone", "wait_for_vfork_done"].contains(&place.as_str());
-        if !waits && !dead(&fs::read_to_string(task.path().join("stat")).unwrap_or_default()) {
+        if !waits && !has_ended(sys::process::small_file(task.join("stat")))? {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-/// The state is field 3 of /proc/PID/stat, behind a name that may hold anything. Nothing: it has gone.
-fn dead(stat: &str) -> bool {
-    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+/// Whether /proc/PID/stat shows a thread that has ended, or nothing because it has gone. The state is field 3.
+fn has_ended(stat: io::Result<Vec<u8>>) -> io::Result<bool> {
+    let stat = match stat {
+        Err(error) if sys::process::is_gone(&error) => return Ok(true),
+        other => other?,
+    };
+    let stat = String::from_utf8_lossy(&stat);
+    let fields = sys::process::stat_fields(&stat).ok_or_else(|| io::Error::other("malformed stat"))?;
+    Ok(matches!(fields.first(), Some(&("Z" | "X"))))
 }
 
 /// Lets the program run in its own cgroup; once it has ended, the session goes on, and what the program has left behind

@@ -77,7 +77,7 @@ impl Places {
 
     fn by_path(&self, pid: i32, info: Option<Info>) -> Place {
         // The v2 line is the last; those of v1 hierarchies before it may be long.
-        let Ok(text) = process::small_file(&format!("/proc/{pid}/cgroup")) else { return Place::Gone };
+        let Ok(text) = process::small_file(format!("/proc/{pid}/cgroup")) else { return Place::Gone };
         let lines = text.split(|&b| b == b'\n');
         match lines.filter_map(|line| line.strip_prefix(b"0::")).next() {
             Some(path) if path.starts_with(self.prefix.as_bytes()) => Place::Inside(info),

@@ -16,7 +16,7 @@ use std::{
 use nix::unistd::{Group, Pid};
 
 use super::protected::stat_in;
-use crate::{launch::spec::Identity, sys};
+use crate::{gate::process, launch::spec::Identity, sys};
 
 const SET_USER_ID: u32 = 0o4000;
 const SET_GROUP_ID: u32 = 0o2000;
@@ -61,7 +61,7 @@ impl Credentials {
     /// # Errors
     /// It has gone, or /proc says something else than proc_pid_status(5).
     pub fn of(pid: Pid) -> io::Result<Self> {
-        Self::parse(&fs::read_to_string(format!("/proc/{pid}/status"))?)
+        Self::parse(&process::status(pid)?)
             .ok_or_else(|| io::Error::other("no credentials in /proc/PID/status"))
     }
 

@@ -1,10 +1,10 @@
 //! Who has been killed: runs no instruction of a program any more, even if it cannot end yet.
 
-use std::{fs, io};
+use std::fs;
 
 use nix::unistd::Pid;
 
-use crate::sys::process::{small_file, stat_fields};
+use crate::sys::process::{is_gone, small_file, stat_fields};
 
 /// Of the flags of a thread (include/linux/sched.h): on its way out; an io_uring worker, which runs no program, but opens and
 /// reads for one; has taken its fatal signal.
@@ -21,19 +21,13 @@ pub(super) fn is_doomed(pid: Pid) -> bool {
         Err(error) => return is_gone(&error),
     };
     threads.into_iter().all(|thread| {
-        let stat = thread.and_then(|thread| {
-            small_file(&format!("/proc/{pid}/task/{}/stat", thread.file_name().to_string_lossy()))
-        });
+        let stat = thread.and_then(|thread| small_file(thread.path().join("stat")));
         // A thread's name is any bytes.
         stat.map_or_else(
             |error| is_gone(&error),
             |stat| is_killed(&String::from_utf8_lossy(&stat)).unwrap_or(false),
         )
     })
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
 /// proc_pid_stat(5): the state is the 3rd of all fields, the flags are the 9th, the thread's pending signals the 31st. `None`: it
