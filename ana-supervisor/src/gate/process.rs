@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     operation::{Ancestor, Bytes, Change, Environment, Ids, Requester, Variable},
-    sys::process::{Info, small_file, stat_fields},
+    sys::process::{Info, small_file, small_text, stat_fields},
 };
 
 /// The most bytes of an argv or an environment block that are read. The kernel's own limit is 6 MiB
@@ -92,9 +92,9 @@ pub fn read(pid: Pid, baseline: &Baseline) -> io::Result<Image> {
     })
 }
 
-/// /proc/PID/status. A process's name, the first line, may be any bytes; a newline in it is escaped.
+/// /proc/PID/status. The first line is the process's name; a newline in it is escaped.
 pub(crate) fn status(pid: Pid) -> io::Result<String> {
-    Ok(String::from_utf8_lossy(&small_file(format!("/proc/{pid}/status"))?).into_owned())
+    small_text(format!("/proc/{pid}/status"))
 }
 
 fn block(pid: Pid, name: &str) -> io::Result<Vec<u8>> {

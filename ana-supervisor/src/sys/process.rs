@@ -167,6 +167,14 @@ pub fn small_file(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     }
 }
 
+/// [`small_file`] as text. A process's name may be any bytes: what is no UTF-8 is replaced.
+///
+/// # Errors
+/// What open(2) and read(2) say.
+pub fn small_text(path: impl AsRef<Path>) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&small_file(path)?).into_owned())
+}
+
 /// Whether /proc says of a process, or a thread, that there is none (any more).
 pub fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)

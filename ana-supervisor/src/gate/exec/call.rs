@@ -23,7 +23,7 @@ const PAGES_MAX: usize = 64;
 /// Arguments and variables together.
 const STRINGS_MAX: usize = 2048;
 /// What the kernel says of a process that is not blocked.
-const RUNNING: &[u8] = b"running\n";
+const RUNNING: &str = "running\n";
 /// How long one that has asked may take to fall asleep; well within what a look may take.
 const FALLS_ASLEEP: Duration = Duration::from_millis(50);
 const LOOK_AGAIN: Duration = Duration::from_micros(50);
@@ -81,9 +81,9 @@ fn asleep(pid: Pid) -> io::Result<String> {
     let path = format!("/proc/{pid}/syscall");
     let deadline = Instant::now() + FALLS_ASLEEP;
     loop {
-        let call = sys::process::small_file(&path)?;
+        let call = sys::process::small_text(&path)?;
         if call != RUNNING || Instant::now() >= deadline {
-            return Ok(String::from_utf8_lossy(&call).into_owned());
+            return Ok(call);
         }
         // Nothing tells of it.
         std::thread::sleep(LOOK_AGAIN);

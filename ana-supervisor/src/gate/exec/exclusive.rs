@@ -8,6 +8,7 @@
 use std::{
     fs, io,
     os::fd::OwnedFd,
+    path::Path,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
@@ -121,20 +122,19 @@ fn rests(pid: Pid) -> io::Result<bool> {
         let waits = admitted::is_stopped(&place)
             || place.starts_with("fanotify_")
             || ["kernel_clone", "wait_for_vfork_done"].contains(&place.as_str());
-        if !waits && !has_ended(sys::process::small_file(task.join("stat")))? {
+        if !waits && !has_ended(&task)? {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-/// Whether /proc/PID/stat shows a thread that has ended, or nothing because it has gone. The state is field 3.
-fn has_ended(stat: io::Result<Vec<u8>>) -> io::Result<bool> {
-    let stat = match stat {
+/// Whether a thread (its folder in /proc) has ended, or has gone. The state is field 3 of its `stat`.
+fn has_ended(task: &Path) -> io::Result<bool> {
+    let stat = match sys::process::small_text(task.join("stat")) {
         Err(error) if sys::process::is_gone(&error) => return Ok(true),
         other => other?,
     };
-    let stat = String::from_utf8_lossy(&stat);
     let fields = sys::process::stat_fields(&stat).ok_or_else(|| io::Error::other("malformed stat"))?;
     Ok(matches!(fields.first(), Some(&("Z" | "X"))))
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::unistd::Pid;
 
-use crate::sys::process::{is_gone, small_file, stat_fields};
+use crate::sys::process::{is_gone, small_text, stat_fields};
 
 /// Of the flags of a thread (include/linux/sched.h): on its way out; an io_uring worker, which runs no program, but opens and
 /// reads for one; has taken its fatal signal.
@@ -21,12 +21,8 @@ pub(super) fn is_doomed(pid: Pid) -> bool {
         Err(error) => return is_gone(&error),
     };
     threads.into_iter().all(|thread| {
-        let stat = thread.and_then(|thread| small_file(thread.path().join("stat")));
-        // A thread's name is any bytes.
-        stat.map_or_else(
-            |error| is_gone(&error),
-            |stat| is_killed(&String::from_utf8_lossy(&stat)).unwrap_or(false),
-        )
+        let stat = thread.and_then(|thread| small_text(thread.path().join("stat")));
+        stat.map_or_else(|error| is_gone(&error), |stat| is_killed(&stat).unwrap_or(false))
     })
 }
 
