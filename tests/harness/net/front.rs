@@ -143,8 +143,12 @@ fn serve(mut stream: TcpStream, host: &Host, said: impl FnOnce(&[u8])) -> std::i
             stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
             both(&stream, &server)
         }
-        Host::Greeter if first.starts_with(b"GET ") || first.starts_with(b"POST ") => {
-            answer(&mut stream, &first)
+        Host::Greeter if is_request(&first) => {
+            let request = head(&mut stream, first)?;
+            answer(&mut stream, &request)?;
+            // A socket that is closed over unread bytes is reset, and its answer may be lost.
+            stream.shutdown(Shutdown::Write)?;
+            std::io::copy(&mut stream, &mut std::io::sink()).map(drop)
         }
         Host::Greeter | Host::Proxy(_) | Host::First(_) | Host::Server(_) => {
             stream.write_all(&first)?;
@@ -166,6 +170,28 @@ fn told(stream: &mut TcpStream, said: impl FnOnce(&[u8])) -> std::io::Result<Vec
     bytes.truncate(length);
     said(&bytes);
     Ok(bytes)
+}
+
+/// Whether it is, or may become, a request of HTTP/1.
+fn is_request(bytes: &[u8]) -> bool {
+    !bytes.is_empty()
+        && ["GET ", "POST "].iter().any(|method| {
+            let both = method.len().min(bytes.len());
+            bytes[..both] == method.as_bytes()[..both]
+        })
+}
+
+/// A request with all of its head, in however many pieces it comes.
+fn head(stream: &mut TcpStream, mut request: Vec<u8>) -> std::io::Result<Vec<u8>> {
+    const LONGEST: usize = 1 << 16;
+    let mut bytes = [0; 4096];
+    while request.len() < LONGEST && !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        match stream.read(&mut bytes)? {
+            0 => break,
+            length => request.extend(&bytes[..length]),
+        }
+    }
+    Ok(request)
 }
 
 fn both(a: &TcpStream, b: &TcpStream) -> std::io::Result<()> {
