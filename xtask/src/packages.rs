@@ -1,6 +1,6 @@
 //! What has to be on the machine: Debian's packages, installed when their program is missing.
 
-use std::{path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
 
@@ -37,20 +37,39 @@ pub(crate) fn install(needs: &[Need]) -> Result<()> {
     let mut packages: Vec<&str> =
         needs.iter().filter(|need| !is_there(need)).map(|need| need.package).collect();
     packages.dedup();
-    if packages.is_empty() {
-        return Ok(());
-    }
+    if packages.is_empty() { Ok(()) } else { install_with(&[], &packages) }
+}
+
+/// Installs packages from Debian's backports for the release that this is. They stay unknown to apt otherwise: nothing is
+/// upgraded to them later.
+pub(crate) fn install_backports(packages: &[&str]) -> Result<()> {
+    let about = fs::read_to_string("/etc/os-release").context("/etc/os-release")?;
+    let release = about.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    let release = match release {
+        Some(release) if about.lines().any(|line| line == "ID=debian") => release,
+        _ => bail!("this is not Debian: install {} yourself", packages.join(" ")),
+    };
+    let suite = format!("{release}-backports");
+    let list = target_dir()?.join("backports.list");
+    let mut sources = fs::read_to_string("/etc/apt/sources.list").unwrap_or_default();
+    sources.push_str(&format!("\ndeb http://deb.debian.org/debian {suite} main\n"));
+    fs::write(&list, sources).with_context(|| list.display().to_string())?;
+    let list = format!("Dir::Etc::SourceList={}", list.display());
+    install_with(&["-o", &list, "--target-release", &suite], packages)
+}
+
+fn install_with(options: &[&str], packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     if which("apt-get").is_none() {
         bail!("missing: {list} (names of Debian's packages), and there is no apt-get: install them first");
     }
     let apt = || {
         let mut apt = as_root("env");
-        apt.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]);
+        apt.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]).args(options);
         apt
     };
     step("apt", &format!("installing {list} ({})", shown_as_root("apt-get")));
-    let install = || quietly(apt().args(["install", "--yes", "--no-install-recommends"]).args(&packages));
+    let install = || quietly(apt().args(["install", "--yes", "--no-install-recommends"]).args(packages));
     // The lists of a fresh machine are empty, those of an old one name packages that are gone.
     if install().is_err() {
         quietly(apt().arg("update"))?;

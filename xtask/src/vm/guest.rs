@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::kernel::Kernel;
+use super::{kernel::Kernel, qemu};
 use crate::{
     commands::{as_root, shown_lines},
     steps::note,
@@ -93,10 +93,9 @@ impl Course {
 }
 
 fn start(kernel: &Kernel, initramfs: &Path, console: &Path) -> Result<Child> {
-    let mut qemu: Command = as_root("qemu-system-x86_64");
+    let mut qemu: Command = as_root(qemu::PROGRAM);
     // One thread: with several, and without hardware to help, guests have hung.
-    qemu.args(["-M", "q35", "-accel", "tcg,thread=single", "-cpu", "max", "-m", "6144"]);
-    qemu.arg("-smp").arg(kernel.series.processors());
+    qemu.args(["-M", "q35", "-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2", "-m", "6144"]);
     // The guest's clock counts its instructions, one nanosecond each, and goes on by itself while it sleeps: what takes
     // an emulated processor long, or this machine, does not take the guest long, and time limits mean there what they
     // mean on hardware.
@@ -110,5 +109,8 @@ fn start(kernel: &Kernel, initramfs: &Path, console: &Path) -> Result<Child> {
         "-virtfs",
         "local,path=/,mount_tag=host,security_model=passthrough,readonly=on,multidevs=remap",
     ]);
-    qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot run qemu-system-x86_64")
+    qemu.stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {}", qemu::PROGRAM))
 }

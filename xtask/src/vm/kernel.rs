@@ -36,14 +36,6 @@ impl Series {
         }
     }
 
-    /// How many a guest has, for QEMU. Under a clock of instructions, Linux 6.1 waits for ever for its second one.
-    pub(super) const fn processors(self) -> &'static str {
-        match self {
-            Self::V6_1 => "1",
-            Self::V6_12 => "2",
-        }
-    }
-
     /// The package that depends on the newest one.
     const fn package(self) -> &'static str {
         match self {

@@ -4,6 +4,7 @@ mod guest;
 mod initramfs;
 mod kernel;
 mod program;
+mod qemu;
 
 use std::{
     ffi::OsString,
@@ -39,13 +40,12 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let needs = [
-        need("qemu-system-x86_64", "qemu-system-x86"),
         need("busybox", "busybox-static"),
         need("xz", "xz-utils"),
         need("zstd", "zstd"),
         need("dpkg-deb", "dpkg"),
     ];
-    if let Err(error) = packages::install(&needs) {
+    if let Err(error) = packages::install(&needs).and_then(|()| qemu::install()) {
         let why = format!("SKIPPED: the tests on Debian's kernels: {error:#}");
         println!("{why}");
         println!("{}", Tally::of_skipped(why).summary());
