@@ -68,6 +68,7 @@ mod security_key_lies;
 mod security_key_pins;
 mod sessions_are_apart;
 mod the_keepers_die;
+mod the_list_of_passkeys_counts;
 mod the_modes_are_restored;
 mod the_passkey_is_asked_in_place;
 mod the_question_is_readable;

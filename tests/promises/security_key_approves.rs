@@ -3,8 +3,9 @@
 
 use std::{io::Write, time::Duration};
 
-use ana_tests::{Ground, keys, keys::NAME, processes, wait};
+use ana_tests::{Ground, keys, keys::NAME, processes, terminal::Terminal, wait};
 use ana_virtual_key::{Command, Person, VirtualKey};
+use nix::sys::signal::Signal;
 
 #[test]
 fn one_touch_and_it_runs() {
@@ -94,6 +95,50 @@ fn never_touched_it_is_denied_in_time() {
     let decision = ground.decisions().pop().expect("a decision");
     assert!(decision.denies() && decision.decided_by() == "timeout", "{decision:#?}");
     assert!(key.seen().last().is_some_and(|seen| seen.cancelled || seen.command == Command::Cancel));
+    ground.verify();
+}
+
+/// Nor does it wait for whoever asked: one that is stopped takes nothing back.
+#[test]
+fn it_goes_dark_in_time_whoever_asked() {
+    let Some(_port) = keys::port("it_goes_dark_in_time_whoever_asked") else { return };
+    let key = keys::plug();
+    let ground = Ground::with_key("keys-stopped", "timeout = \"10s\"", &key);
+    let (session, question) = ground.held("stopped");
+    let approving = ground.approving(&question.id);
+    key.until_blinking();
+    approving.signal(Signal::SIGSTOP);
+    key.until_dark();
+    key.touch();
+    session.finish().assert_code(137);
+    ground.assert_never_ran();
+    approving.signal(Signal::SIGCONT);
+    approving.finish().assert_code(1);
+}
+
+/// Ctrl-Z takes the question from the screen, and what a touch would be for with it.
+#[test]
+fn it_does_not_blink_behind_a_shell() {
+    let Some(_port) = keys::port("it_does_not_blink_behind_a_shell") else { return };
+    let key = keys::plug();
+    let ground = Ground::with_key("keys-suspended", "", &key);
+    let terminal = Terminal::of_root(&ground);
+    terminal.line(&terminal.ana_run(&ground, &format!("sh -c '{} behind; :'", ground.deploy().display())));
+    terminal.until_question();
+    terminal.answer_yes();
+    key.until_blinking();
+    terminal.press("C-z");
+    key.until_dark();
+    terminal.until_shows("Stopped");
+    ground.assert_never_ran();
+    terminal.line("clear");
+    terminal.line("fg");
+    terminal.until_question();
+    assert!(!key.is_blinking(), "it was not asked again");
+    terminal.answer_yes();
+    key.until_blinking();
+    key.touch();
+    terminal.until_shows("marker: ran behind");
     ground.verify();
 }
 

@@ -1,7 +1,7 @@
 //! A security key is enrolled by root, by touching it, and by touching an enrolled one once there is one; nothing else
 //! enrols, and what a key does wrong enrols nothing.
 
-use ana_tests::{Ground, keys, keys::NAME, wait};
+use ana_tests::{Ground, keys, keys::NAME, machine::machine, terminal::Terminal, wait};
 use ana_virtual_key::{Algorithm, Command, Fault, Person, VirtualKey};
 
 #[test]
@@ -100,6 +100,81 @@ fn a_further_one_by_touching_an_enrolled_one() {
     assert_eq!(record.payload["detail"]["authorised_by"], "bob", "{record:#?}");
 
     ground.verify();
+}
+
+/// A copy of the key that approves: nobody is enrolled, and it is on record.
+#[test]
+fn not_by_a_key_whose_counter_goes_back() {
+    let Some(_port) = keys::port("not_by_a_key_whose_counter_goes_back") else { return };
+    let first = VirtualKey::builder(NAME).counter_from(500).plug().expect("a key");
+    let ground = Ground::with_key("keys-copied", "", &first);
+    let seen = first.counter();
+    first.set_counter(3);
+    let second = keys::plug_another("the second");
+    let enrolling = ground.enrolling("carol", &[]);
+    for key in [&second, &second, &second, &first] {
+        key.until_blinking();
+        key.touch();
+        key.until_dark();
+    }
+    enrolling.finish().assert_code(1).assert_stderr("did not grow");
+    assert_eq!(ground.passkeys().len(), 1);
+    assert_eq!(ground.records_of("enrolment").len(), 1);
+    let tamper = ground.records_of("tamper").pop().expect("a record of it");
+    let back = &tamper.payload["detail"]["counter_went_back"];
+    assert_eq!((&back["passkey"], &back["stored"]), (&"bob".into(), &seen.into()), "{back}");
+    ground.verify();
+}
+
+/// People take their time to enroll somebody; approvals go on meanwhile.
+#[test]
+fn an_enrolment_holds_up_no_approval() {
+    let Some(_port) = keys::port("an_enrolment_holds_up_no_approval") else { return };
+    let key = keys::plug();
+    let ground = Ground::with_key("keys-meanwhile", "", &key);
+    let terminal = Terminal::of_root(&ground);
+    let (ana, state) = (machine().ana("ana"), ground.state());
+    terminal.line(&format!(
+        "{} --state {} passkey enroll --name carol --passphrase --software {}",
+        ana.display(),
+        state.display(),
+        ground.key().display()
+    ));
+    terminal.until_shows("New passphrase");
+    let (session, question) = ground.held("meanwhile");
+    ground.approve_by_touch(&question, &key);
+    session.finish().assert_code(0).assert_stdout("marker: ran meanwhile");
+    terminal.press("C-c");
+    ground.verify();
+}
+
+/// Ctrl-C makes the key dark and gives the terminal back.
+#[test]
+fn it_can_be_taken_back() {
+    let Some(_port) = keys::port("it_can_be_taken_back") else { return };
+    let key = VirtualKey::builder(NAME).pin("90210").plug().expect("a key");
+    key.person(Person::ByHand);
+    let ground = Ground::for_keys("keys-back", "");
+    let terminal = Terminal::of_root(&ground);
+    let before = terminal.settings("before");
+    let line =
+        format!("{} --state {} passkey enroll", machine().ana("ana").display(), ground.state().display());
+    terminal.line(&format!("{line} --name bob --verify pin; echo status=$?"));
+    terminal.until_shows("PIN of");
+    terminal.keys("902");
+    terminal.press("C-c");
+    terminal.until_shows("status=1");
+    assert_eq!(terminal.settings("after"), before);
+    terminal.line("clear");
+    terminal.line(&format!("{line} --name bob --verify pin; echo status=$?"));
+    terminal.until_shows("PIN of");
+    terminal.line("90210");
+    key.until_blinking();
+    terminal.press("C-c");
+    key.until_dark();
+    terminal.until_shows("status=1");
+    assert_eq!(terminal.settings("again"), before);
+    assert!(ground.passkeys().is_empty());
 }
 
 #[test]

@@ -152,10 +152,20 @@ fn the_helper_has_nothing_but_its_pipe_and_the_keys() {
         .collect();
     open.retain(|target| target != "/dev/null" && !target.starts_with("/dev/hidraw"));
     assert!(open.len() == 1 && open[0].starts_with("socket:"), "{open:?}");
-    let status = fs::read_to_string(format!("/proc/{helper}/status")).expect("it runs");
-    for line in ["NoNewPrivs:\t1", "CapEff:\t0000000000000000", "CapPrm:\t0000000000000000"] {
-        assert!(status.contains(line), "{line:?} is not in {status}");
+    // Each of its threads: the kernel keeps rights by thread.
+    let tasks: Vec<_> =
+        fs::read_dir(format!("/proc/{helper}/task")).expect("root may look").flatten().collect();
+    assert!(tasks.len() > 1, "one listens, one asks the key: {tasks:?}");
+    for task in tasks {
+        let status = fs::read_to_string(task.path().join("status")).expect("it runs");
+        for line in
+            ["NoNewPrivs:\t1", "CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "Seccomp:\t2"]
+        {
+            assert!(status.contains(line), "{line:?} is not in {status}");
+        }
     }
+    let helper_id = Pid::from_raw(helper);
+    assert_eq!(nix::unistd::getsid(Some(helper_id)), Ok(helper_id), "it has no terminal");
     assert_eq!(fs::read(format!("/proc/{helper}/environ")).expect("root may look"), b"");
     // Not dumpable: its files in /proc are root's.
     let peek = ground.without_ana(&["cat".to_owned(), format!("/proc/{helper}/maps")]).output().expect("cat");

@@ -84,6 +84,8 @@ fn withdrawn_while_it_is_typed() {
     let question = ground.question();
     ground.deny(&question.id, "elsewhere");
     terminal.until_shows("drawn");
+    // The agent chose that moment; the rest is typed before anybody could look up, and is not for it.
+    terminal.line("ret");
     terminal.line("on");
     terminal.until_shows("got=on=");
     ground.assert_never_ran();

@@ -287,7 +287,7 @@ fn check_backup(flags: u8, passkey: &Passkey) -> Result<(), AssertionError> {
     Ok(())
 }
 
-fn check_sign_count(stored: u32, found: u32) -> Result<(), AssertionError> {
+pub(super) fn check_sign_count(stored: u32, found: u32) -> Result<(), AssertionError> {
     // Both zero: the authenticator has no counter.
     if (stored, found) == (0, 0) || found > stored {
         Ok(())

@@ -60,6 +60,8 @@ pub enum DeskError {
         "only software passkeys are enrolled, and the policy does not accept those (allow_software_passkey = false); enroll a security key"
     )]
     OnlySoftwarePasskeys,
+    #[error("the list of passkeys cannot be read, so nothing can be approved")]
+    Passkeys(#[source] io::Error),
     #[error("the passkey's counter could not be stored, so the operation {id} was denied")]
     Counter {
         id: String,
@@ -213,6 +215,7 @@ impl Desk {
     /// It does not wait, or no passkey could answer it.
     pub fn show(&self, id: &str, now_ns: u64) -> Result<Options, DeskError> {
         let mut inner = self.lock();
+        inner.refresh()?;
         let offered: Vec<Offer> = inner.offered(self.allow_software_passkey).into_iter().map(offer).collect();
         if offered.is_empty() && inner.holds.contains_key(id) {
             return Err(if inner.passkeys.passkeys.is_empty() {
@@ -264,13 +267,8 @@ impl Desk {
     }
 
     /// Takes over a list that was changed on disk, as a whole. Known counters never shrink by it.
-    pub fn replace_passkeys(&self, mut passkeys: Passkeys) {
-        let mut inner = self.lock();
-        for passkey in &mut passkeys.passkeys {
-            let known = inner.passkeys.passkeys.iter().find(|old| old.credential_id == passkey.credential_id);
-            passkey.sign_count = passkey.sign_count.max(known.map_or(0, |old| old.sign_count));
-        }
-        inner.passkeys = passkeys;
+    pub fn replace_passkeys(&self, passkeys: Passkeys) {
+        self.lock().replace(passkeys);
     }
 
     /// Feeds one question; sends its answer when that decided it.
@@ -316,6 +314,21 @@ impl Desk {
 }
 
 impl Inner {
+    /// The list may have been changed on disk.
+    fn refresh(&mut self) -> Result<(), DeskError> {
+        let now = self.counters.list(&self.passkeys).map_err(DeskError::Passkeys)?;
+        self.replace(now);
+        Ok(())
+    }
+
+    fn replace(&mut self, mut passkeys: Passkeys) {
+        for passkey in &mut passkeys.passkeys {
+            let known = self.passkeys.passkeys.iter().find(|old| old.credential_id == passkey.credential_id);
+            passkey.sign_count = passkey.sign_count.max(known.map_or(0, |old| old.sign_count));
+        }
+        self.passkeys = passkeys;
+    }
+
     fn offered(&self, allow_software_passkey: bool) -> Vec<&Passkey> {
         self.passkeys.passkeys.iter().filter(|passkey| accepted(passkey, allow_software_passkey)).collect()
     }

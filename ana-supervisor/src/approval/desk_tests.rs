@@ -1,7 +1,10 @@
 use std::{sync::Barrier, thread};
 
 use super::{super::samples::*, *};
-use crate::{approval::Assertion, operation::Verify};
+use crate::{
+    approval::{Assertion, counters::CounterError},
+    operation::Verify,
+};
 
 const DEADLINE: u64 = 120 * SECOND;
 
@@ -244,10 +247,57 @@ fn the_stricter_verification_counts() {
 struct Recorder(Arc<Mutex<Vec<u32>>>, bool);
 
 impl Counters for Recorder {
-    fn store(&mut self, verified: &Verified) -> io::Result<()> {
-        self.0.lock().unwrap().push(verified.sign_count());
-        if self.1 { Ok(()) } else { Err(io::Error::other("disk full")) }
+    fn list(&mut self, known: &Passkeys) -> io::Result<Passkeys> {
+        Ok(known.clone())
     }
+
+    fn store(&mut self, verified: &Verified) -> Result<(), CounterError> {
+        self.0.lock().unwrap().push(verified.sign_count());
+        if self.1 { Ok(()) } else { Err(io::Error::other("disk full").into()) }
+    }
+}
+
+/// What other sessions have left on the disk.
+struct Disk(Passkeys);
+
+impl Counters for Disk {
+    fn list(&mut self, _: &Passkeys) -> io::Result<Passkeys> {
+        Ok(self.0.clone())
+    }
+
+    fn store(&mut self, verified: &Verified) -> Result<(), CounterError> {
+        self.0.count(verified).map_err(CounterError::WentBack)
+    }
+}
+
+/// A copy of a key, used in another session: the counter that this session has seen is not the last one.
+#[test]
+fn a_counter_that_another_session_has_seen_denies() {
+    let token = Token::new("key");
+    let mut used = token.passkey.clone();
+    used.sign_count = 9;
+    let desk = desk(vec![token.passkey.clone()]).with_counters(Box::new(Disk(list(vec![used]))));
+    let mut answer = desk.ask(judged("A"), 0, DEADLINE).unwrap();
+    desk.show("A", 0).unwrap();
+    assert!(matches!(
+        desk.sign("A", &counted(&token, "A", 9), 0),
+        Err(DeskError::Verification { source: AssertionError::SignCount { stored: 9, found: 9 }, .. })
+    ));
+    let decided = answer.try_recv().unwrap();
+    assert!(matches!(decided.reason(), Reason::CounterWentBack(back) if back.found == 9), "{decided:?}");
+}
+
+/// A passkey that was removed approves nothing in sessions that run, and one that was enrolled does.
+#[test]
+fn a_session_follows_the_list() {
+    let (removed, enrolled) = (Token::new("removed"), Token::new("enrolled"));
+    let desk = desk(vec![removed.passkey.clone()])
+        .with_counters(Box::new(Disk(list(vec![enrolled.passkey.clone()]))));
+    let mut answer = desk.ask(judged("A"), 0, DEADLINE).unwrap();
+    assert_eq!(desk.show("A", 0).unwrap().offered[0].name, "enrolled");
+    assert!(desk.sign("A", &sign_for(&removed, "A"), 0).is_err());
+    desk.sign("A", &counted(&enrolled, "A", 1), 0).unwrap();
+    assert!(answer.try_recv().unwrap().approved());
 }
 
 fn counted(token: &Token, id: &str, count: u32) -> Assertion {

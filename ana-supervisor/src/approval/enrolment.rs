@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::{
+    WentBack,
     assertion::{self, AssertionError, Expected, Verified},
     authenticator::{Authenticator, AuthenticatorError, Request},
     keyfile::KeyFileError,
@@ -25,7 +26,7 @@ use super::{
 use crate::operation::Verify;
 pub use software::{KeyFileWish, NewSoftware, authoriser};
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What the authorising passkey signs: `challenge = SHA-256(JCS(enrolment))`. The member `kind` keeps it apart from
 /// every operation.
@@ -36,6 +37,13 @@ pub struct Enrolment {
     /// Always "enrolment".
     pub kind: String,
     pub name: String,
+    /// The person it stands for.
+    pub approver: String,
+    pub passkey_kind: Kind,
+    /// The authenticator's model, and whether the passkey may leave it: in its own words.
+    pub aaguid: String,
+    pub be: bool,
+    pub bs: bool,
     /// Base64url.
     pub credential_id: String,
     /// The COSE key, base64url.
@@ -48,13 +56,18 @@ pub struct Enrolment {
 }
 
 impl Enrolment {
-    fn new(name: &str, registration: &Registration, host: &str) -> Self {
+    fn new(wish: Wish<'_>, kind: Kind, registration: &Registration, host: &str) -> Self {
         let mut nonce = [0; 16];
         OsRng.fill_bytes(&mut nonce);
         Self {
             v: VERSION,
             kind: "enrolment".to_owned(),
-            name: name.to_owned(),
+            name: wish.name.to_owned(),
+            approver: wish.approver.to_owned(),
+            passkey_kind: kind,
+            aaguid: registration.aaguid.clone(),
+            be: registration.be,
+            bs: registration.bs,
             credential_id: registration.credential_id.clone(),
             public_key: registration.public_key.clone(),
             host: host.to_owned(),
@@ -158,6 +171,11 @@ pub enum EnrolError {
     Authorisation(#[source] AuthenticatorError),
     #[error("the enrolled passkey's signature on the enrolment does not count")]
     AuthorisationVerification(#[source] AssertionError),
+    #[error(
+        "the counter of the enrolled passkey {:?} did not grow ({} \u{2192} {}): there may be a copy of it",
+        .0.passkey, .0.stored, .0.found
+    )]
+    WentBack(Box<WentBack>),
     #[error("the enrolment has no canonical form")]
     Canonical(#[source] serde_json::Error),
 }
@@ -202,8 +220,8 @@ pub fn check_name(list: &Passkeys, name: &str) -> Result<(), EnrolError> {
     }
 }
 
-/// Has the key made, has it sign, has an enrolled passkey sign, verifies both. Changes neither list nor evidence. Hold the
-/// list's [`passkeys::Lock`]. `authoriser` is what [`Authority::over`] asks for.
+/// Has the key made, has it sign, has an enrolled passkey sign, verifies both. Changes neither list nor evidence.
+/// It takes as long as people do, so the list is not locked meanwhile: see that it is the same before it is saved. `authoriser` is what [`Authority::over`] asks for.
 ///
 /// # Errors
 /// What is missing or wrong.
@@ -223,21 +241,28 @@ pub fn enrol(
         (Authority::Software, None) => return Err(EnrolError::NeedsAuthorisation { names: names() }),
     }
     let made = new.make(list, wish.approver)?;
-    let enrolment = Enrolment::new(wish.name, &made.registration, list.host());
+    let enrolment = Enrolment::new(wish, new.kind(), &made.registration, list.host());
     let attested = made.attested.clone();
     let passkey = passkey(wish, made, new.kind());
     let challenge = enrolment.challenge()?;
-    let assertion = sign(new, list, &[&passkey], challenge).map_err(EnrolError::Possession)?;
+    let assertion =
+        sign(new, list, std::slice::from_ref(&passkey), challenge).map_err(EnrolError::Possession)?;
     let possession = verify(list, std::slice::from_ref(&passkey), challenge, &assertion)
         .map_err(EnrolError::PossessionVerification)?;
     let authorised_by = match authoriser {
         None => None,
         Some(authoriser) => {
             let kind = authoriser.kind();
-            let able: Vec<&Passkey> = list.passkeys.iter().filter(|passkey| passkey.kind == kind).collect();
+            let of_kind = list.passkeys.iter().filter(|passkey| passkey.kind == kind);
+            let able: Vec<Passkey> = of_kind.cloned().collect();
             let assertion = sign(authoriser, list, &able, challenge).map_err(EnrolError::Authorisation)?;
-            let verified = verify(list, &list.passkeys, challenge, &assertion)
-                .map_err(EnrolError::AuthorisationVerification)?;
+            let verified =
+                verify(list, &able, challenge, &assertion).map_err(|error| {
+                    match WentBack::of(&error, &able, &assertion) {
+                        Some(back) => EnrolError::WentBack(Box::new(back)),
+                        None => EnrolError::AuthorisationVerification(error),
+                    }
+                })?;
             Some(verified)
         }
     };
@@ -268,7 +293,7 @@ fn passkey(wish: Wish<'_>, made: Made, kind: Kind) -> Passkey {
 fn sign(
     key: &mut (impl Authenticator + ?Sized),
     list: &Passkeys,
-    allowed: &[&Passkey],
+    allowed: &[Passkey],
     challenge: [u8; 32],
 ) -> Result<super::Assertion, AuthenticatorError> {
     key.sign(&Request {

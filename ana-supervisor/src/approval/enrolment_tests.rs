@@ -96,16 +96,21 @@ fn where_there_is_a_security_key_a_file_authorises_nothing() {
 #[test]
 fn all_of_an_enrolment_is_signed() {
     let enrolment = Enrolment {
-        v: 1,
+        v: 2,
         kind: "enrolment".to_owned(),
         name: "n".to_owned(),
+        approver: "a".to_owned(),
+        passkey_kind: Kind::SecurityKey,
+        aaguid: "m".to_owned(),
+        be: true,
+        bs: false,
         credential_id: "c".to_owned(),
         public_key: "p".to_owned(),
         host: "h".to_owned(),
         nonce: "o".to_owned(),
         issued_at: "t".to_owned(),
     };
-    let form = r#"{"credential_id":"c","host":"h","issued_at":"t","kind":"enrolment","name":"n","nonce":"o","public_key":"p","v":1}"#;
+    let form = r#"{"aaguid":"m","approver":"a","be":true,"bs":false,"credential_id":"c","host":"h","issued_at":"t","kind":"enrolment","name":"n","nonce":"o","passkey_kind":"security-key","public_key":"p","v":2}"#;
     assert_eq!(enrolment.challenge().unwrap().as_slice(), Sha256::digest(form).as_slice());
 }
 

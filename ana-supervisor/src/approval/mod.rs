@@ -30,6 +30,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use self::passkeys::Passkey;
+
 use crate::{
     operation::Operation,
     policy::{Action, Verdict},
@@ -67,6 +69,16 @@ pub struct WentBack {
     /// This one's.
     pub found: u32,
     pub assertion: Assertion,
+}
+
+impl WentBack {
+    /// What a refusal means, if it is that. `passkeys`: the one that signed is among them.
+    pub fn of(error: &AssertionError, passkeys: &[Passkey], assertion: &Assertion) -> Option<Self> {
+        let AssertionError::SignCount { stored, found } = *error else { return None };
+        let passkey = passkeys.iter().find(|passkey| passkey.credential_id == assertion.credential_id);
+        let passkey = passkey.map(|passkey| passkey.name.clone()).unwrap_or_default();
+        Some(Self { passkey, stored, found, assertion: assertion.clone() })
+    }
 }
 
 /// Why an operation was answered the way it was.

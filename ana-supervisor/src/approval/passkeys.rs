@@ -17,7 +17,10 @@ use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::cose::{KeyError, PublicKey};
+use super::{
+    assertion::{AssertionError, Verified, check_sign_count},
+    cose::{KeyError, PublicKey},
+};
 use crate::state::{State, StateError};
 
 const VERSION: u32 = 1;
@@ -66,7 +69,7 @@ pub struct Passkey {
     pub sign_count: u32,
     /// RFC 3339.
     pub created: String,
-    /// RFC 3339: its last approval; not kept for software passkeys.
+    /// RFC 3339: when it approved something last, an enrolment included; a software passkey's operations do not count.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_used: Option<String>,
     /// The person, by account name.
@@ -230,6 +233,38 @@ impl Passkeys {
             serde_json::to_vec_pretty(self).map_err(|source| PasskeysError::Parse { path, source })?;
         text.push(b'\n');
         state.replace_passkeys(&text).map_err(PasskeysError::State)
+    }
+
+    /// The same host's, without any passkey.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        Self { passkeys: Vec::new(), ..self.clone() }
+    }
+
+    /// Whether these are the same passkeys, however often they were used meanwhile.
+    pub fn same_passkeys(&self, other: &Self) -> bool {
+        let unused = |list: &Self| {
+            let mut list = list.clone();
+            for passkey in &mut list.passkeys {
+                (passkey.sign_count, passkey.last_used) = (0, None);
+            }
+            list
+        };
+        unused(self) == unused(other)
+    }
+
+    /// A passkey was used: its counter and the time.
+    ///
+    /// # Errors
+    /// SignCount: its counter did not grow; UnknownPasskey: it was removed.
+    pub fn count(&mut self, verified: &Verified) -> Result<(), AssertionError> {
+        let id = &verified.assertion().credential_id;
+        let passkey = self.passkeys.iter_mut().find(|passkey| passkey.credential_id == *id);
+        let passkey = passkey.ok_or_else(|| AssertionError::UnknownPasskey { credential_id: id.clone() })?;
+        check_sign_count(passkey.sign_count, verified.sign_count())?;
+        passkey.sign_count = verified.sign_count();
+        passkey.last_used = Some(format!("{:.3}", jiff::Timestamp::now()));
+        Ok(())
     }
 
     /// By name.

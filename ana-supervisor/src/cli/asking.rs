@@ -11,19 +11,19 @@ use anyhow::bail;
 use nix::{
     poll::{PollFd, PollFlags},
     sys::{
-        signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
+        signal::{Signal, raise},
         signalfd::SignalFd,
     },
 };
 
 use super::{
     answer::Waiting,
-    ceremony::{Ceremony, Step},
+    ceremony::{Ceremony, Rest, Step},
     dialog::{Dialog, Outcome, Verdict},
     inline::Inline,
     keys::{self, Keys},
     question,
-    terminal::{Raw, signals},
+    terminal::{Raw, obey, signals},
 };
 use crate::{approval::authenticator::Options, sys::readiness};
 
@@ -38,6 +38,8 @@ pub(super) struct Asking {
     /// Nothing is asked but what the passkey wants to know.
     sign: bool,
     ended: bool,
+    /// What is still typed of a secret that is not wanted any more.
+    rest: Rest,
 }
 
 impl Asking {
@@ -75,6 +77,7 @@ impl Asking {
             waiting,
             sign,
             ended: false,
+            rest: Rest::default(),
         };
         if !sign {
             asking.dialog.show();
@@ -106,7 +109,11 @@ impl Asking {
                 }
                 self.dialog.settle();
             }
+            let secret = self.dialog.secret();
             let outcome = if passkey { self.dialog.hear() } else { self.dialog.tick() };
+            if secret && !self.dialog.secret() {
+                self.rest.expect();
+            }
             if let Outcome::Over(verdict) = outcome {
                 return Ok(verdict);
             }
@@ -122,7 +129,8 @@ impl Asking {
     fn draw(&mut self) -> io::Result<()> {
         let mut stderr = io::stderr();
         let width = question::width(&stderr);
-        write!(stderr, "{}", self.inline.draw(self.dialog.lines(width), width))?;
+        let lines = self.dialog.lines(width, self.inline.plain());
+        write!(stderr, "{}", self.inline.draw(lines, width))?;
         stderr.flush()
     }
 
@@ -146,14 +154,23 @@ impl Asking {
             self.ended = true;
             return Ok(Some(Verdict::Later));
         }
+        if self.rest.takes(&bytes) {
+            return Ok(None);
+        }
         for (key, bytes) in self.keys.take(&bytes) {
             let signing = self.dialog.signing();
             match self.dialog.press(key, &bytes, None) {
                 Outcome::Over(verdict) => return Ok(Some(verdict)),
                 Outcome::Suspend => {
+                    // It must not blink while the terminal is somebody else's.
+                    self.dialog.leave();
                     self.raw.off()?;
                     raise(Signal::SIGTSTP)?;
                     self.raw.on()?;
+                    match self.sign {
+                        true => self.dialog.sign(),
+                        false => self.dialog.show(),
+                    }
                 }
                 Outcome::Open | Outcome::Look(_) | Outcome::Report(_) => {}
             }
@@ -170,14 +187,20 @@ impl Asking {
             if signal == Signal::SIGWINCH {
                 continue;
             }
-            // As it would have ended us, but for the terminal.
             self.raw.off()?;
-            let mut ours = SigSet::empty();
-            ours.add(signal);
-            raise(signal)?;
-            sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&ours), None)?;
+            obey(signal)?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if self.dialog.secret() {
+            self.rest.expect();
+        }
+        // The shell's from here on.
+        self.rest.wait();
     }
 }
 
@@ -189,8 +212,8 @@ pub(super) fn sign_without_terminal(
     let mut said = Vec::new();
     loop {
         let lines = ceremony.words();
-        if ceremony.fd().is_none() && ceremony.timeout().is_none() {
-            bail!("the passkey asks for a passphrase: run this in a terminal");
+        if ceremony.secret() {
+            bail!("the passkey asks for its PIN or passphrase: run this in a terminal");
         }
         if lines != said {
             lines.iter().try_for_each(|line| writeln!(io::stderr(), "{line}"))?;

@@ -133,6 +133,17 @@ impl Dialog {
         self.ceremony.is_some()
     }
 
+    /// Something is being typed that is not shown.
+    pub fn secret(&self) -> bool {
+        self.ceremony.as_ref().is_some_and(Ceremony::secret)
+    }
+
+    /// It leaves the screen, and comes back later: no passkey is asked meanwhile.
+    pub fn leave(&mut self) {
+        self.ceremony = None;
+        self.notes.clear();
+    }
+
     /// What [`Dialog::fd`] has to say.
     pub fn hear(&mut self) -> Outcome {
         let step = self.ceremony.as_mut().map_or(Step::Open, Ceremony::hear);
@@ -241,10 +252,12 @@ impl Dialog {
         Outcome::Open
     }
 
-    /// What stands below the question; the cursor belongs behind the last line.
-    pub fn lines(&self, width: usize) -> Vec<String> {
+    /// What stands below the question; the cursor belongs behind the last line. `still`: without what changes by itself,
+    /// where nothing is drawn anew.
+    pub fn lines(&self, width: usize, still: bool) -> Vec<String> {
         let mut lines = self.notes.clone();
-        let asked = self.ceremony.as_ref().map(Ceremony::lines).unwrap_or_default();
+        let asked: fn(&Ceremony) -> Vec<String> = if still { Ceremony::words } else { Ceremony::lines };
+        let asked = self.ceremony.as_ref().map(asked).unwrap_or_default();
         match self.answered {
             Some(how) => lines.push(format!("ana: {how}")),
             None if asked.is_empty() => {
@@ -306,7 +319,7 @@ mod tests {
         assert_eq!(typed(&mut dialog, "\x03"), "Over(Interrupted)");
         assert_eq!(typed(&mut dialog, "\x04"), "Over(Later)");
         assert_eq!(typed(&mut dialog, "d\x1b[A\x1b[200~eny\r\x1b[201~"), "Open");
-        assert!(dialog.lines(80).concat().ends_with("[a/d/l/?] d"));
+        assert!(dialog.lines(80, false).concat().ends_with("[a/d/l/?] d"));
     }
 
     #[test]
@@ -316,7 +329,7 @@ mod tests {
         dialog.press(Key::Char('a'), b"a", Some("read it first"));
         dialog.press(Key::Enter, b"\r", Some("read it first"));
         assert!(!dialog.signing());
-        assert_eq!(dialog.lines(80)[0], "read it first");
+        assert_eq!(dialog.lines(80, false)[0], "read it first");
         dialog.press(Key::Char('d'), b"d", Some("read it first"));
         let outcome = dialog.press(Key::Enter, b"\r", Some("read it first"));
         assert!(matches!(outcome, Outcome::Over(Verdict::Denied(_))), "{outcome:?}");
@@ -327,12 +340,12 @@ mod tests {
         let mut dialog = dialog();
         dialog.settle();
         assert_eq!(typed(&mut dialog, "a\r"), "Open");
-        let lines = dialog.lines(80);
+        let lines = dialog.lines(80, false);
         assert!(lines[0].contains("not approved") && lines[1].contains("[a/d/l/?]"), "{lines:?}");
         dialog.answered("denied");
-        assert_eq!(dialog.lines(80), ["ana: denied"]);
+        assert_eq!(dialog.lines(80, false), ["ana: denied"]);
         assert_eq!(typed(&mut dialog, "l\r"), "Open", "answered once");
         dialog.refused("too late");
-        assert!(dialog.lines(80)[0].contains("too late"));
+        assert!(dialog.lines(80, false)[0].contains("too late"));
     }
 }

@@ -13,6 +13,11 @@ impl Inline {
         Self { plain, drawn: Vec::new() }
     }
 
+    /// Nothing that stands there is drawn anew.
+    pub fn plain(&self) -> bool {
+        self.plain
+    }
+
     /// What shows these lines instead of those that stand there, with the cursor behind the last one.
     pub fn draw(&mut self, lines: Vec<String>, width: usize) -> String {
         if lines == self.drawn {

@@ -14,9 +14,9 @@ use zeroize::Zeroizing;
 
 use crate::{
     approval::{
-        Verified,
+        Verified, WentBack,
         authenticator::Authenticator,
-        enrolment::{self, Authority, Enrolled, KeyFileWish, NewSoftware, Wish},
+        enrolment::{self, Authority, EnrolError, Enrolled, KeyFileWish, NewSoftware, Wish},
         passkeys::{self, Kind, Lock, Passkeys},
         software::AskPassphrase,
     },
@@ -122,17 +122,36 @@ fn enroll(state: Option<&Path>, args: &Enroll) -> anyhow::Result<()> {
         None => approver()?,
     };
     let name = args.name.clone().unwrap_or_else(|| approver.clone());
-    let _lock = Lock::take(&state)?;
-    let mut list = match Passkeys::load(&state)? {
-        Some(list) => list,
-        None => Passkeys::new(&host()?)?,
-    };
+    let list = current(&state)?;
     enrolment::check_name(&list, &name)?;
     let wish = Wish { name: &name, approver: &approver };
     let enrolled = match &args.software {
-        Some(key_file) => enroll_software(&list, wish, key_file, args)?,
-        None => enroll_security_key(&list, wish, args)?,
+        Some(key_file) => enroll_software(&list, wish, key_file, args),
+        None => enroll_security_key(&list, wish, args),
     };
+    if let Err(error) = &enrolled
+        && let Some(EnrolError::WentBack(back)) = error.downcast_ref()
+    {
+        note_tampering(&state, back)?;
+    }
+    let enrolled = enrolled?;
+    // People have taken their time for that, and approvals store their counters in the list.
+    let _lock = Lock::take(&state)?;
+    let before = list;
+    let mut list = current(&state)?;
+    ensure!(
+        before.same_passkeys(&list),
+        "the passkey is not enrolled: the list has changed meanwhile; see `ana passkey list`, and enroll it again"
+    );
+    if let Some(verified) = &enrolled.authorised_by
+        && let Err(error) = list.count(verified)
+    {
+        let back = WentBack::of(&error, &list.passkeys, verified.assertion());
+        if let Some(back) = back {
+            note_tampering(&state, &back)?;
+        }
+        return Err(error).context("the passkey is not enrolled");
+    }
     // Evidence first: a passkey that nobody can account for is never on the list.
     Store::open(&state)?.append(enrolment_entry(&enrolled)).context("the passkey is not enrolled")?;
     let by = enrolled.authorised_by.as_ref().map_or("root", |verified| verified.passkey());
@@ -157,7 +176,7 @@ fn enroll_software(
     args: &Enroll,
 ) -> anyhow::Result<Enrolled> {
     let key_file = std::path::absolute(key_file).context("the key file's path has no absolute form")?;
-    let mut by = by(list, args, None)?;
+    let mut by = by(list, wish, args, None)?;
     let passphrase = if args.passphrase { Some(new_passphrase(&key_file)?) } else { None };
     let mut new = NewSoftware::new(KeyFileWish { key_file: &key_file, passphrase }, ask);
     let by = by.as_deref_mut().map(|by| by as &mut dyn Authenticator);
@@ -171,19 +190,35 @@ fn enroll_security_key(list: &Passkeys, wish: Wish<'_>, args: &Enroll) -> anyhow
     };
     let steps = if Authority::over(list) == Authority::SecurityKey { 3 } else { 2 };
     let mut new = AtTerminal::new_key(verify, args.resident, steps);
-    let mut by = by(list, args, Some(steps))?;
+    let mut by = by(list, wish, args, Some(steps))?;
     let by = by.as_deref_mut().map(|by| by as &mut dyn Authenticator);
     Ok(enrolment::enrol(list, wish, &mut new, by)?)
+}
+
+/// An enrolled passkey's counter went back: there may be two of it.
+fn note_tampering(state: &State, back: &WentBack) -> anyhow::Result<()> {
+    let entry = Entry { event: Event::Tamper, ..entry(json!({ "counter_went_back": back })) };
+    Store::open(state)?.append(entry).context("what the passkey did cannot be recorded")?;
+    Ok(())
+}
+
+/// The list as it is now; an empty one if there is none.
+fn current(state: &State) -> anyhow::Result<Passkeys> {
+    match Passkeys::load(state)? {
+        Some(list) => Ok(list),
+        None => Ok(Passkeys::new(&host()?)?),
+    }
 }
 
 /// Who authorises it.
 fn by(
     list: &Passkeys,
+    wish: Wish<'_>,
     args: &Enroll,
     steps: Option<usize>,
 ) -> anyhow::Result<Option<Box<dyn Authenticator>>> {
     if args.with.is_none() && Authority::over(list) == Authority::SecurityKey {
-        return Ok(Some(Box::new(AtTerminal::enrolled(list, steps))));
+        return Ok(Some(Box::new(AtTerminal::enrolled(list, wish, steps))));
     }
     let software = enrolment::authoriser(list, args.with.as_deref(), &ask)?;
     Ok(software.map(|key| Box::new(key) as Box<dyn Authenticator>))

@@ -3,7 +3,7 @@
 use std::{io, os::fd::AsFd};
 
 use nix::sys::{
-    signal::{SigSet, SigmaskHow, Signal, sigprocmask},
+    signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
     signalfd::{SfdFlags, SignalFd},
     termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr},
 };
@@ -39,6 +39,24 @@ impl Drop for Raw {
     fn drop(&mut self) {
         self.off().ok();
     }
+}
+
+/// Does what a signal that was read would have done: ends us, usually.
+///
+/// # Errors
+/// It could not be raised or let through.
+pub fn obey(signal: Signal) -> io::Result<()> {
+    raise(signal)?;
+    unblock(&[signal])
+}
+
+/// They do again what they do.
+///
+/// # Errors
+/// sigprocmask(2) failed.
+pub fn unblock(signals: &[Signal]) -> io::Result<()> {
+    let set: SigSet = signals.iter().copied().collect();
+    Ok(sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&set), None)?)
 }
 
 /// Signals that are read from here on, instead of doing what they do.

@@ -207,6 +207,13 @@ pub fn close_from(first: u32) -> io::Result<()> {
         .map(drop)
 }
 
+/// Closes every descriptor from `first` on, now: for a program of ours that has not opened any yet, and was given none of
+/// these.
+pub fn close_inherited(first: u32) -> io::Result<()> {
+    // SAFETY: called first of all in main, so no value of ours owns one of them.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+}
+
 /// Takes a descriptor that the parent process left open for us under a known number.
 ///
 /// # Errors

@@ -100,8 +100,8 @@ impl Filter {
         Ok(program)
     }
 
-    /// Binds the calling thread, and everything it will start, to the filter for ever. Needs CAP_SYS_ADMIN, since
-    /// no_new_privs is not set (`sudo` must work in a session).
+    /// Binds the calling thread, and everything it will start, to the filter for ever. Needs no_new_privs, or
+    /// CAP_SYS_ADMIN where that is not set (`sudo` must work in a session).
     pub fn install(&self) -> io::Result<()> {
         install(self.program()?, 0).map(drop)
     }

@@ -5,6 +5,7 @@ use crate::{
     approval::{
         Verified, WentBack,
         assertion::{self, Assertion, AssertionError, Expected},
+        counters::CounterError,
         passkeys::{Kind, Passkey},
         state::Input,
     },
@@ -21,18 +22,17 @@ impl Desk {
         let mut inner = self.lock();
         // Is it there, shown, and in time? Only then is a signature worth checking.
         self.step(&mut inner, id, Input::Tick, now_ns)?;
+        inner.refresh()?;
         let verified = match self.verify(&inner, id, assertion) {
-            Err(error) => return Err(self.unverified(&mut inner, id, assertion, error, now_ns)),
+            Err(DeskError::Verification { source, .. }) => {
+                return Err(self.unverified(&mut inner, id, assertion, source, now_ns));
+            }
+            Err(error) => return Err(error),
             Ok(verified) => verified,
         };
         self.step(&mut inner, id, Input::Sign(Box::new(verified.clone())), now_ns)?;
         if verified.sign_count() != 0 || verified.kind() == Kind::SecurityKey {
-            if let Err(source) = inner.counters.store(&verified) {
-                let reason = "the passkey's counter could not be stored".to_owned();
-                self.step(&mut inner, id, Input::Deny { by: "ana".to_owned(), reason }, now_ns)?;
-                return Err(DeskError::Counter { id: id.to_owned(), source });
-            }
-            inner.count(&verified);
+            self.count(&mut inner, id, &verified, now_ns)?;
         }
         self.step(&mut inner, id, Input::Settle, now_ns)?;
         inner.backoff.approved();
@@ -45,20 +45,32 @@ impl Desk {
         inner: &mut Inner,
         id: &str,
         assertion: &Assertion,
-        error: DeskError,
+        source: AssertionError,
         now_ns: u64,
     ) -> DeskError {
-        let DeskError::Verification { source: AssertionError::SignCount { stored, found }, .. } = &error
-        else {
-            return error;
-        };
-        let passkeys = &inner.passkeys.passkeys;
-        let passkey = passkeys.iter().find(|passkey| passkey.credential_id == assertion.credential_id);
-        let passkey = passkey.map(|passkey| passkey.name.clone()).unwrap_or_default();
-        // One that has just expired is denied as well.
-        let back = WentBack { passkey, stored: *stored, found: *found, assertion: assertion.clone() };
-        self.step(inner, id, Input::GoBack(Box::new(back)), now_ns).ok();
-        error
+        if let Some(back) = WentBack::of(&source, &inner.passkeys.passkeys, assertion) {
+            // One that has just expired is denied as well.
+            self.step(inner, id, Input::GoBack(Box::new(back)), now_ns).ok();
+        }
+        DeskError::Verification { id: id.to_owned(), source }
+    }
+
+    /// Stores the counter that came with a signature; whatever goes wrong with it denies.
+    fn count(&self, inner: &mut Inner, id: &str, verified: &Verified, now_ns: u64) -> Result<(), DeskError> {
+        match inner.counters.store(verified) {
+            Ok(()) => {
+                inner.count(verified);
+                Ok(())
+            }
+            Err(CounterError::WentBack(source)) => {
+                Err(self.unverified(inner, id, verified.assertion(), source, now_ns))
+            }
+            Err(CounterError::Io(source)) => {
+                let reason = "the passkey's counter could not be stored".to_owned();
+                self.step(inner, id, Input::Deny { by: "ana".to_owned(), reason }, now_ns)?;
+                Err(DeskError::Counter { id: id.to_owned(), source })
+            }
+        }
     }
 
     /// A person refuses, in the name of `by`: this operation and all that are like it.

@@ -9,6 +9,8 @@ pub mod process;
 pub mod registration;
 pub mod wire;
 
+use std::time::Duration;
+
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
 use super::{Assertion, authenticator::Request, client_data};
@@ -24,8 +26,8 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// What `ana-key` is told to get it.
-    pub fn of(request: &Request<'_>) -> (Self, Order) {
+    /// What `ana-key` is told to get it within `limit`.
+    pub fn of(request: &Request<'_>, limit: Duration) -> (Self, Order) {
         let client_data =
             BASE64_URL_SAFE_NO_PAD.encode(client_data::encode(&request.challenge, request.origin));
         let order = Assert {
@@ -33,6 +35,7 @@ impl Asked {
             client_data: client_data.clone(),
             allowed: request.allowed.iter().map(|&id| id.to_owned()).collect(),
             verify: request.verify == Verify::Pin,
+            limit_ms: wire::milliseconds(limit),
         };
         (Self { client_data }, Order::Assert(order))
     }

@@ -1,13 +1,15 @@
 //! A new credential: what is asked for, and the check of what came (WebAuthn, 7.1, as far as it concerns a relying party
 //! that trusts no attestation: a signature by the new key follows).
 
+use std::time::Duration;
+
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use coset::cbor::Value;
 use pkcs8::rand_core::{OsRng, RngCore};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::wire::{Made, Make, Order};
+use super::wire::{self, Made, Make, Order};
 use crate::{
     approval::{
         assertion::{AT, BE, BS, ED, RESERVED, UP, UV, after_extensions},
@@ -58,8 +60,14 @@ pub struct NewCredential {
 }
 
 impl NewCredential {
-    /// What `ana-key` is told to get one that none of the enrolled keys holds.
-    pub fn ask(list: &Passkeys, user: &str, verify: Verify, resident: bool) -> (Self, Order) {
+    /// What `ana-key` is told to get one that none of the enrolled keys holds, within `limit`.
+    pub fn ask(
+        list: &Passkeys,
+        user: &str,
+        verify: Verify,
+        resident: bool,
+        limit: Duration,
+    ) -> (Self, Order) {
         let (mut challenge, mut user_id) = ([0; 32], [0; 32]);
         OsRng.fill_bytes(&mut challenge);
         OsRng.fill_bytes(&mut user_id);
@@ -72,6 +80,7 @@ impl NewCredential {
             exclude: list.passkeys.iter().map(|passkey| passkey.credential_id.clone()).collect(),
             resident,
             verify: verify == Verify::Pin,
+            limit_ms: wire::milliseconds(limit),
         };
         (Self { rp_id: list.rp_id.clone(), client_data, verify }, Order::Make(order))
     }
@@ -166,7 +175,7 @@ mod tests {
     }
 
     fn check(verify: Verify, bytes: &[u8]) -> Result<Registration, RegistrationError> {
-        let (asked, _) = NewCredential::ask(&list(vec![]), "bob", verify, false);
+        let (asked, _) = NewCredential::ask(&list(vec![]), "bob", verify, false, Duration::from_secs(1));
         let attestation = Attestation {
             format: "none".into(),
             algorithm: 0,

@@ -1,10 +1,15 @@
 //! The words on the pipe to `ana-key`. Frames as on our other sockets: four bytes of length (big endian), then JSON.
 //! Byte strings are base64url without padding.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
+
+use crate::operation::Bytes;
 
 /// The longest message, either way. An assertion has at most 7,609 bytes (CTAP 2.1, 11.2.4), a list of passkeys 256 ids of
 /// 1,023 bytes.
@@ -43,6 +48,8 @@ pub struct Make {
     pub resident: bool,
     /// The key has to verify the person.
     pub verify: bool,
+    /// It is given up after so many milliseconds, whatever becomes of whoever asked.
+    pub limit_ms: u64,
 }
 
 /// authenticatorGetAssertion (CTAP 2.1, 6.2).
@@ -56,6 +63,8 @@ pub struct Assert {
     pub allowed: Vec<String>,
     /// The key has to verify the person.
     pub verify: bool,
+    /// It is given up after so many milliseconds, whatever becomes of whoever asked.
+    pub limit_ms: u64,
 }
 
 /// A PIN. It is wiped when dropped, and never printed.
@@ -162,6 +171,10 @@ pub struct Signed {
 pub enum Fault {
     #[error("taken back")]
     Cancelled,
+    #[error("not touched in time")]
+    Late,
+    #[error("the key wants its PIN, and there is no terminal to type it at; run this in one")]
+    NoTerminal,
     #[error("denied at the key {key}")]
     Denied { key: String },
     #[error("the key {key} holds a passkey of this host already")]
@@ -189,6 +202,28 @@ pub enum Fault {
     Silent { key: String },
     #[error("ana-key failed: {why}")]
     Other { why: String },
+}
+
+impl Fault {
+    /// With nothing in it that a terminal would obey: what `ana-key` says is worth no more than what a key says.
+    #[must_use]
+    pub fn escaped(self) -> Self {
+        let plain = |text: String| Bytes::from(text.as_str()).escaped();
+        match self {
+            Self::Cancelled | Self::Late | Self::NoTerminal => self,
+            Self::Denied { key } => Self::Denied { key: plain(key) },
+            Self::Excluded { key } => Self::Excluded { key: plain(key) },
+            Self::PinBlocked { key } => Self::PinBlocked { key: plain(key) },
+            Self::PinNotSet { key } => Self::PinNotSet { key: plain(key) },
+            Self::CannotVerify { key } => Self::CannotVerify { key: plain(key) },
+            Self::PinPolicy { key } => Self::PinPolicy { key: plain(key) },
+            Self::Full { key } => Self::Full { key: plain(key) },
+            Self::Ctap { key, status } => Self::Ctap { key: plain(key), status },
+            Self::Garbled { key, why } => Self::Garbled { key: plain(key), why: plain(why) },
+            Self::Silent { key } => Self::Silent { key: plain(key) },
+            Self::Other { why } => Self::Other { why: plain(why) },
+        }
+    }
 }
 
 /// Writes one message. Its bytes are wiped.
@@ -257,6 +292,11 @@ impl Inbox {
     }
 }
 
+/// As the orders have it.
+pub fn milliseconds(limit: Duration) -> u64 {
+    u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn too_long(length: usize) -> io::Error {
     io::Error::new(
         ErrorKind::InvalidData,
@@ -285,6 +325,14 @@ mod tests {
     }
 
     #[test]
+    fn a_fault_is_text() {
+        let fault = Fault::Garbled { key: "\x1b[2Jkey".to_owned(), why: "\u{9b}31m".to_owned() };
+        let text = fault.escaped().to_string();
+        assert!(text.contains("[2Jkey") && text.chars().all(|c| matches!(c, ' '..='~')), "{text:?}");
+        assert_eq!(Fault::Late.escaped(), Fault::Late);
+    }
+
+    #[test]
     fn messages_arrive_and_too_long_ones_do_not() {
         let mut pipe = Vec::new();
         send(&mut pipe, &Order::Pin(Pin(Zeroizing::new("12\"34".to_owned())))).unwrap();
@@ -303,6 +351,7 @@ mod tests {
             client_data: String::new(),
             allowed: vec![],
             verify: false,
+            limit_ms: 1,
         };
         assert!(send(Vec::new(), &Order::Assert(long)).is_err());
     }

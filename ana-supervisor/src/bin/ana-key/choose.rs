@@ -65,6 +65,8 @@ pub(crate) struct Holder {
     pub(crate) key: Arc<Key>,
     /// All of them where the key does not say without a PIN.
     pub(crate) ids: Vec<Vec<u8>>,
+    /// It has said so.
+    pub(crate) certain: bool,
 }
 
 /// Which of the keys hold one of these credentials. None of them blinks for this (CTAP 2.1, 6.2.2: "up" false).
@@ -79,18 +81,15 @@ pub(crate) fn holders(
 ) -> Result<Vec<Holder>, Fault> {
     let mut holders = Vec::new();
     for key in keys {
-        let longest = usize::try_from(key.facts.id_length_max).unwrap_or_default();
-        let fits = |id: &&Vec<u8>| longest == 0 || id.len() <= longest;
-        let ids: Vec<Vec<u8>> = ids.iter().filter(fits).cloned().collect();
-        let at_most = usize::try_from(key.facts.ids_max).unwrap_or_default().clamp(1, 8);
-        for part in parts(&ids, at_most) {
+        let ids = that_fit(key, ids);
+        for part in parts(&ids, at_most(key)) {
             match held(talk, key, rp_id, part)? {
                 Held::One(id) => {
-                    holders.push(Holder { key: Arc::clone(key), ids: vec![id] });
+                    holders.push(Holder { key: Arc::clone(key), ids: vec![id], certain: true });
                     break;
                 }
                 Held::Perhaps => {
-                    holders.push(Holder { key: Arc::clone(key), ids: ids.clone() });
+                    holders.push(Holder { key: Arc::clone(key), ids: ids.clone(), certain: false });
                     break;
                 }
                 Held::None => {}
@@ -98,6 +97,22 @@ pub(crate) fn holders(
         }
     }
     Ok(holders)
+}
+
+/// Those that the key could have made.
+fn that_fit(key: &Key, ids: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let longest = usize::try_from(key.facts.id_length_max).unwrap_or_default();
+    ids.iter().filter(|id| longest == 0 || id.len() <= longest).cloned().collect()
+}
+
+/// How many ids the key takes at a time; it may not say.
+fn at_most(key: &Key) -> usize {
+    usize::try_from(key.facts.ids_max).unwrap_or_default().clamp(1, 8)
+}
+
+/// As many of these as one question has room for.
+pub(crate) fn that_fit_at_once(key: &Key, ids: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    parts(&that_fit(key, ids), at_most(key)).first().map(|part| part.to_vec()).unwrap_or_default()
 }
 
 enum Held {

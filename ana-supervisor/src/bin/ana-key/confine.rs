@@ -2,7 +2,10 @@
 
 use std::{io, os::fd::AsFd, path::Path};
 
-use ana_supervisor::sys;
+use ana_supervisor::sys::{
+    self,
+    seccomp::{Filter, Table},
+};
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
     RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
@@ -24,10 +27,12 @@ const MEMORY_MAX: u64 = 4 << 30;
 /// A step failed: the process must end.
 pub(crate) fn confine() -> io::Result<()> {
     prctl::set_dumpable(false)?;
+    sys::process::close_inherited(3)?;
+    // No terminal: a Ctrl-C that is meant for our parent would end us before the keys are dark.
+    nix::unistd::setsid()?;
     // The end of the pipe tells us to make the keys dark and to end; a process that was stopped has to go on for that.
     prctl::set_pdeathsig(Some(Signal::SIGCONT))?;
     prctl::set_name(c"ana-key")?;
-    sys::process::close_from(3)?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     setrlimit(Resource::RLIMIT_FSIZE, 0, 0)?;
     setrlimit(Resource::RLIMIT_AS, MEMORY_MAX, MEMORY_MAX)?;
@@ -38,7 +43,60 @@ pub(crate) fn confine() -> io::Result<()> {
         // Root's own files are root's without any capability.
         caps::clear(None, set).map_err(io::Error::other)?;
     }
-    landlock().map_err(io::Error::other)
+    landlock().map_err(io::Error::other)?;
+    filter().install()
+}
+
+/// What nothing here needs, and Landlock does not cover on every kernel: sockets (those of other daemons have paths),
+/// programs, other processes, and the parts of the kernel that are for administrators. Signals to itself are how a
+/// program aborts.
+fn filter() -> Filter {
+    let refuse = [
+        libc::SYS_execve,
+        libc::SYS_execveat,
+        libc::SYS_fork,
+        libc::SYS_vfork,
+        libc::SYS_ptrace,
+        libc::SYS_process_vm_readv,
+        libc::SYS_process_vm_writev,
+        libc::SYS_pidfd_open,
+        libc::SYS_pidfd_getfd,
+        libc::SYS_pidfd_send_signal,
+        libc::SYS_kill,
+        libc::SYS_tkill,
+        libc::SYS_rt_sigqueueinfo,
+        libc::SYS_rt_tgsigqueueinfo,
+        libc::SYS_connect,
+        libc::SYS_bind,
+        libc::SYS_io_uring_setup,
+        libc::SYS_bpf,
+        libc::SYS_perf_event_open,
+        libc::SYS_userfaultfd,
+        libc::SYS_keyctl,
+        libc::SYS_add_key,
+        libc::SYS_request_key,
+        libc::SYS_unshare,
+        libc::SYS_setns,
+        libc::SYS_mount,
+        libc::SYS_fsopen,
+        libc::SYS_open_tree,
+        libc::SYS_move_mount,
+        libc::SYS_chroot,
+        libc::SYS_pivot_root,
+        libc::SYS_open_by_handle_at,
+        libc::SYS_shmget,
+        libc::SYS_msgget,
+        libc::SYS_semget,
+        libc::SYS_mq_open,
+    ];
+    let native = Table {
+        refuse: refuse.map(|call| (call, libc::EPERM)).into(),
+        refuse_unless_zero: vec![(libc::SYS_prlimit64, &[0, 2], libc::EPERM)],
+        // Of no family.
+        socket_calls: vec![libc::SYS_socket, libc::SYS_socketpair],
+        ..Table::default()
+    };
+    Filter { native, i386: None }
 }
 
 /// The device files to read and write; what describes them to read; no network, no signal to others. As far as this

@@ -14,10 +14,10 @@ mod sign;
 mod talk;
 mod trouble;
 
-use std::{process::ExitCode, thread};
+use std::{os::unix::net::UnixStream, process::ExitCode, thread};
 
 use ana_supervisor::{
-    approval::security_key::wire::{Fault, News, Order},
+    approval::security_key::wire::{self, Fault, News, Order},
     sys,
 };
 
@@ -26,12 +26,15 @@ use talk::Talk;
 fn main() -> ExitCode {
     // A panic is told over the pipe, and nowhere else.
     std::panic::set_hook(Box::new(|_| {}));
-    let Ok(pipe) = sys::process::inherited(0) else { return ExitCode::FAILURE };
-    let talk = Talk::new(pipe.into());
+    let Ok(pipe) = sys::process::inherited(0).map(UnixStream::from) else { return ExitCode::FAILURE };
+    // Before there is a second thread, which would keep its rights.
     if let Err(error) = confine::confine() {
-        talk.say(&News::Failed(Fault::Other { why: format!("cannot give up its rights: {error}") }));
+        let why = format!("cannot give up its rights: {error}");
+        // Our end tells as much.
+        wire::send(&pipe, &News::Failed(Fault::Other { why })).ok();
         return ExitCode::FAILURE;
     }
+    let talk = Talk::new(pipe);
     while let Some(order) = talk.next_order() {
         let talk = talk.clone();
         // In a thread of its own, so that its panic is an answer.

@@ -36,7 +36,7 @@ pub(crate) fn make(talk: &Talk, wish: &Make) -> Result<News, Fault> {
         drop(keys);
         // Before it blinks; the key looks at the list as well.
         if !exclude.is_empty()
-            && !holders(talk, std::slice::from_ref(&key), &wish.rp_id, &exclude)?.is_empty()
+            && holders(talk, std::slice::from_ref(&key), &wish.rp_id, &exclude)?.iter().any(|h| h.certain)
         {
             return Err(Fault::Excluded { key: key.name.clone() });
         }
@@ -49,7 +49,7 @@ pub(crate) fn make(talk: &Talk, wish: &Make) -> Result<News, Fault> {
 
 /// `None`: the key was unplugged.
 fn on(talk: &Talk, wish: &Make, exclude: &[Vec<u8>], key: &Arc<Key>) -> Result<Option<Made>, Fault> {
-    let way = Way::of(key);
+    let mut way = Way::of(key);
     // A key with a PIN may want it for any new credential (CTAP 2.1, 6.4: makeCredUvNotRqd).
     let wants = key.facts.option("alwaysUv") == Some(true)
         || (way == Way::Pin && (wish.resident || key.facts.option("makeCredUvNotRqd") != Some(true)));
@@ -82,6 +82,10 @@ fn on(talk: &Talk, wish: &Make, exclude: &[Vec<u8>], key: &Arc<Key>) -> Result<O
             }
             Err(Trouble::Status(status::PIN_INVALID)) if pin.is_some() => (pin, wrong) = (None, true),
             Err(Trouble::Status(status::PIN_REQUIRED)) if !verify => verify = true,
+            Err(Trouble::Status(status::UV_BLOCKED)) if way.falls_back(key) => way = Way::Pin,
+            Err(Trouble::Status(status::UV_INVALID)) => {
+                patience.spend(key, &Trouble::Status(status::UV_INVALID))?
+            }
             Err(Trouble::Status(status::PIN_AUTH_BLOCKED | status::UV_BLOCKED)) => {
                 pin::wait_until_unplugged(talk, key)?;
                 return Ok(None);
@@ -121,7 +125,8 @@ impl Request {
                 Some(&wish.user),
                 Some(&wish.user),
             ),
-            exclude: exclude.to_vec(),
+            // It was asked silently about all of them before.
+            exclude: choose::that_fit_at_once(key, exclude),
             algorithms: algorithms(&key.facts.algorithms),
             resident: wish.resident,
             protect: key.facts.extension("credProtect"),

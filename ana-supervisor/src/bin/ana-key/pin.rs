@@ -35,6 +35,11 @@ impl Way {
             (_, None) => Self::None,
         }
     }
+
+    /// A key that takes no finger any more may still take its PIN.
+    pub(crate) fn falls_back(self, key: &Key) -> bool {
+        self == Self::BuiltIn && key.facts.option("clientPin") == Some(true)
+    }
 }
 
 /// Asks for the PIN, and says how many tries are left. `None`: the key was unplugged.

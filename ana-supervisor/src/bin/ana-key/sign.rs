@@ -92,7 +92,7 @@ impl Request<'_> {
 
     fn verified(&self, holder: Holder) -> Result<Attempt, Fault> {
         let key = &holder.key;
-        let way = Way::of(key);
+        let mut way = Way::of(key);
         let (mut pin, mut wrong, mut patience) = (None, false, Patience::default());
         loop {
             match way {
@@ -110,7 +110,11 @@ impl Request<'_> {
             let open = self.start(&holder, pin.clone(), way == Way::BuiltIn);
             let (_, answer) = race(self.talk, vec![open], BLINK_MAX)?;
             match answer {
-                Err(Trouble::Status(status::PIN_INVALID)) => (pin, wrong) = (None, true),
+                Err(Trouble::Status(status::PIN_INVALID)) if way == Way::Pin => (pin, wrong) = (None, true),
+                Err(Trouble::Status(status::UV_BLOCKED)) if way.falls_back(key) => way = Way::Pin,
+                Err(Trouble::Status(status::UV_INVALID)) => {
+                    patience.spend(key, &Trouble::Status(status::UV_INVALID))?
+                }
                 Err(Trouble::Status(status::PIN_AUTH_BLOCKED | status::UV_BLOCKED)) => {
                     pin::wait_until_unplugged(self.talk, key)?;
                     return Ok(Attempt::LookAgain);

@@ -35,8 +35,29 @@ struct State {
     /// Nobody listens any more.
     closed: bool,
     busy: bool,
+    /// Until when what is going on may go on; `None`: as long as it takes.
+    until: Option<Instant>,
     /// The last thing that was said; it is not said twice.
     said: Option<News>,
+}
+
+/// How long an order may take.
+fn limit(order: &Order) -> Option<Duration> {
+    match order {
+        Order::Make(wish) => Some(Duration::from_millis(wish.limit_ms)),
+        Order::Assert(wish) => Some(Duration::from_millis(wish.limit_ms)),
+        Order::List | Order::Pin(_) | Order::Cancel => None,
+    }
+}
+
+impl State {
+    /// Why what is going on is to end.
+    fn ended(&self) -> Option<Fault> {
+        if self.cancelled {
+            return Some(Fault::Cancelled);
+        }
+        self.until.is_some_and(|until| until <= Instant::now()).then_some(Fault::Late)
+    }
 }
 
 impl Talk {
@@ -98,6 +119,7 @@ impl Talk {
                 state.cancelled = false;
                 state.pin = None;
                 state.said = None;
+                state.until = limit(&order).and_then(|limit| Instant::now().checked_add(limit));
                 return Some(order);
             }
             state = self.wait(state, Duration::MAX);
@@ -133,7 +155,7 @@ impl Talk {
     /// # Errors
     /// What goes on is to end.
     pub(crate) fn go_on(&self) -> Result<(), Fault> {
-        if self.lock().cancelled { Err(Fault::Cancelled) } else { Ok(()) }
+        self.lock().ended().map_or(Ok(()), Err)
     }
 
     /// Waits for the PIN.
@@ -168,12 +190,12 @@ impl Talk {
         limit: Duration,
         look: impl FnMut(&mut State) -> Option<T>,
     ) -> Result<Option<T>, Fault> {
-        self.wait_until(limit, |state| state.cancelled, look).map_err(|()| Fault::Cancelled)
+        self.wait_until(limit, State::ended, look)
     }
 
     /// The same, not ended by anything but its limit.
     pub(crate) fn wait_on<T>(&self, limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
-        self.wait_until(limit, |_| false, |_| look()).unwrap_or_default()
+        self.wait_until(limit, |_| None, |_| look()).unwrap_or_default()
     }
 
     /// Lets time pass.
@@ -184,27 +206,31 @@ impl Talk {
         self.wait_for(time, || None::<()>).map(drop)
     }
 
-    /// `Err`: `ends` is true.
+    /// # Errors
+    /// What `ends` says.
     fn wait_until<T>(
         &self,
         limit: Duration,
-        ends: fn(&State) -> bool,
+        ends: fn(&State) -> Option<Fault>,
         mut look: impl FnMut(&mut State) -> Option<T>,
-    ) -> Result<Option<T>, ()> {
+    ) -> Result<Option<T>, Fault> {
         let until = Instant::now() + limit;
         let mut state = self.lock();
         loop {
             if let Some(found) = look(&mut state) {
                 return Ok(Some(found));
             }
-            if ends(&state) {
-                return Err(());
+            if let Some(fault) = ends(&state) {
+                return Err(fault);
             }
-            let left = until.saturating_duration_since(Instant::now());
+            let now = Instant::now();
+            let left = until.saturating_duration_since(now);
             if left.is_zero() {
                 return Ok(None);
             }
-            state = self.wait(state, left);
+            let all =
+                state.until.map(|until| until.saturating_duration_since(now)).filter(|all| !all.is_zero());
+            state = self.wait(state, all.map_or(left, |all| all.min(left)));
         }
     }
 

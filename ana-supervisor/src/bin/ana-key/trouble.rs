@@ -22,6 +22,7 @@ pub(crate) mod status {
     pub(crate) const PIN_POLICY_VIOLATION: u8 = 0x37;
     pub(crate) const ACTION_TIMEOUT: u8 = 0x3a;
     pub(crate) const UV_BLOCKED: u8 = 0x3c;
+    pub(crate) const UV_INVALID: u8 = 0x3f;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

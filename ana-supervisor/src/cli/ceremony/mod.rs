@@ -23,6 +23,7 @@ use crate::approval::{
     security_key::{Asked, Helper, wire::Fault},
 };
 
+pub use secret::Rest;
 pub use terminal::AtTerminal;
 
 /// A signature that is asked of a passkey.
@@ -78,8 +79,11 @@ impl Ceremony {
         let (ids, names): (Vec<&str>, Vec<String>) =
             keys.map(|offer| (offer.credential_id.as_str(), offer.name.clone())).unzip();
         let request = Request { allowed: ids, ..Request::of(options)? };
-        let (asked, order) = Asked::of(&request);
-        let until = options.operation.expires_at.parse().ok();
+        let until: jiff::Timestamp =
+            options.operation.expires_at.parse().context("the operation has no end")?;
+        // One that is over already is said to be so.
+        let left = until.duration_since(jiff::Timestamp::now()).try_into().unwrap_or_default();
+        let (asked, order) = Asked::of(&request, left);
         let what = Purpose { step: String::new(), passkeys: names, until };
         let helper = Helper::start().context("no security key can be asked")?;
         Ok(Self(By::SecurityKey(Box::new(Dialogue::start(helper, &order, what)?), Some(asked))))
@@ -98,6 +102,14 @@ impl Ceremony {
         match &self.0 {
             By::Software(software) => software.timeout(),
             By::SecurityKey(dialogue, _) => dialogue.timeout(),
+        }
+    }
+
+    /// Something is being typed that is not shown.
+    pub fn secret(&self) -> bool {
+        match &self.0 {
+            By::Software(software) => software.secret(),
+            By::SecurityKey(dialogue, _) => dialogue.secret(),
         }
     }
 

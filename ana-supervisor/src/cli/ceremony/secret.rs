@@ -1,6 +1,14 @@
 //! What is typed and never shown: a PIN, a passphrase.
 
+use std::{
+    io,
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
+
 use zeroize::Zeroizing;
+
+use crate::{cli::keys, sys::readiness};
 
 /// A PIN has at most 63 bytes (CTAP 2.1, 6.5.1); a passphrase may be longer.
 const BYTES_MAX: usize = 1024;
@@ -52,6 +60,57 @@ impl Secret {
     }
 }
 
+/// Who types a secret does not pause that long in the middle of it.
+const PAUSE: Duration = Duration::from_secs(2);
+/// A key that is held down is no secret.
+const REST_MAX: Duration = Duration::from_secs(10);
+
+/// What is still typed of a secret when what asked for it is gone. Whoever comes next at the terminal, the agent or a
+/// shell, must not get it: it goes nowhere, up to its Enter or until nothing was typed for a while.
+#[derive(Debug, Default)]
+pub struct Rest {
+    until: Option<Instant>,
+}
+
+impl Rest {
+    /// A secret was cut off.
+    pub fn expect(&mut self) {
+        self.until = Some(Instant::now() + PAUSE);
+    }
+
+    /// Whether these keys are part of it.
+    pub fn takes(&mut self, keys: &[u8]) -> bool {
+        self.takes_at(keys, Instant::now())
+    }
+
+    fn takes_at(&mut self, keys: &[u8], now: Instant) -> bool {
+        if self.until.is_none_or(|until| until <= now) {
+            self.until = None;
+            return false;
+        }
+        // Enter, Ctrl-C, Ctrl-D.
+        let ended = keys.iter().any(|key| matches!(key, b'\r' | b'\n' | 0x03 | 0x04));
+        self.until = (!ended).then(|| now + PAUSE);
+        true
+    }
+
+    /// Waits for its end: the terminal is about to be somebody else's.
+    pub fn wait(&mut self) {
+        let last = Instant::now() + REST_MAX;
+        while let Some(until) = self.until {
+            let left = until.min(last).saturating_duration_since(Instant::now());
+            match readiness::readable(io::stdin().as_fd(), left) {
+                Ok(true) => match keys::read() {
+                    Ok(keys) if !keys.is_empty() && self.takes(&keys) => {}
+                    Ok(_) | Err(_) => break,
+                },
+                Ok(false) | Err(_) => break,
+            }
+        }
+        self.until = None;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +120,19 @@ mod tests {
             Typed::Line(line) => Some(line.to_string()),
             Typed::More | Typed::Cancelled => None,
         }
+    }
+
+    #[test]
+    fn the_rest_of_a_secret_goes_nowhere() {
+        let (mut rest, begin) = (Rest::default(), Instant::now());
+        assert!(!rest.takes(b"12"), "no secret was cut off");
+        rest.expect();
+        assert!(rest.takes_at(b"34", begin) && rest.takes_at(b"5", begin + PAUSE / 2));
+        assert!(rest.takes_at(b"6", begin + PAUSE * 5 / 4), "it goes on as long as it is typed");
+        assert!(!rest.takes_at(b"7", begin + PAUSE * 3));
+        assert!(!rest.takes_at(b"8", begin), "it is over");
+        rest.expect();
+        assert!(rest.takes(b"9\rls\r") && !rest.takes(b"ls\r"));
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub struct Purpose {
     /// The names of the passkeys that may answer; empty: a new one is made.
     pub passkeys: Vec<String>,
     /// When it is too late.
-    pub until: Option<jiff::Timestamp>,
+    pub until: jiff::Timestamp,
 }
 
 struct Typing {
@@ -79,7 +79,7 @@ impl Dialogue {
 
     /// When to call [`Dialogue::tick`] at the latest.
     pub fn timeout(&self) -> Option<Duration> {
-        let second = self.seconds_left().map(|_| Duration::from_secs(1));
+        let second = Some(Duration::from_secs(1));
         [second, self.helper.silence_left()].into_iter().flatten().min()
     }
 
@@ -101,7 +101,7 @@ impl Dialogue {
             match news {
                 News::Made(made) => return Heard::Made(made),
                 News::Signed(signed) => return Heard::Signed(signed),
-                News::Failed(fault) => return Heard::Failed(fault),
+                News::Failed(fault) => return Heard::Failed(fault.escaped()),
                 News::Pin { .. } | News::NewPin { .. } => self.ask(news),
                 News::Keys(_)
                 | News::Insert
@@ -164,35 +164,44 @@ impl Dialogue {
         }
     }
 
+    /// A PIN is being typed.
+    pub fn secret(&self) -> bool {
+        self.typing.is_some()
+    }
+
     fn cancel(&mut self) -> Heard {
+        self.typing = None;
         // If it is gone, it blinks no more either.
         self.helper.tell(&Order::Cancel).ok();
         Heard::Failed(Fault::Cancelled)
     }
 
-    fn seconds_left(&self) -> Option<i64> {
-        let until = self.what.until?;
-        Some(until.duration_since(jiff::Timestamp::now()).as_secs().max(0))
+    fn seconds_left(&self) -> i64 {
+        self.what.until.duration_since(jiff::Timestamp::now()).as_secs().max(0)
     }
 
     /// What stands below the question; where a PIN is being typed, the last line ends in its prompt.
     pub fn lines(&self) -> Vec<String> {
-        let words = self.words();
+        let left = format!("{} s left, ", self.seconds_left());
         if self.typing.is_some() {
-            return words;
+            return self.worded(&left);
         }
-        let left = self.seconds_left().map(|seconds| format!("{seconds} s left, ")).unwrap_or_default();
-        words.into_iter().map(|line| format!("{line}  ({left}Esc: not now)")).collect()
+        self.words().into_iter().map(|line| format!("{line}  ({left}Esc: not now)")).collect()
     }
 
     /// The same without the time, for where nothing is drawn anew.
     pub fn words(&self) -> Vec<String> {
+        self.worded("")
+    }
+
+    /// `left`: how much time there is, where it belongs into a prompt.
+    fn worded(&self, left: &str) -> Vec<String> {
         let mut lines: Vec<String> = self.complaint.iter().cloned().collect();
-        lines.push(format!("{}{}", self.what.step, self.instruction()));
+        lines.push(format!("{}{}", self.what.step, self.instruction(left)));
         lines
     }
 
-    fn instruction(&self) -> String {
+    fn instruction(&self, left: &str) -> String {
         let passkeys = self.what.passkeys.join(" or ");
         match &self.news {
             None | Some(News::Keys(_)) => "looking for your security key ...".to_owned(),
@@ -206,7 +215,7 @@ impl Dialogue {
             }
             Some(News::Choose { keys }) => format!("touch the key that is meant: {}", all(keys, "or")),
             Some(News::Pin { key, retries, .. }) => {
-                format!("PIN of {} ({}Esc: not now): ", plain(key), tries(*retries))
+                format!("PIN of {} ({}{left}Esc: not now): ", plain(key), tries(*retries))
             }
             Some(News::NewPin { key, length_min }) => {
                 let again = self.typing.as_ref().is_some_and(|typing| typing.first.is_some());
@@ -229,7 +238,7 @@ impl Dialogue {
 
 /// What a fault of the helper is to the person.
 fn lost(error: HelperError) -> Fault {
-    Fault::Other { why: chain(&error) }
+    Fault::Other { why: chain(&error) }.escaped()
 }
 
 fn tries(retries: Option<u32>) -> String {

@@ -51,6 +51,10 @@ impl Software {
         self.secret.is_none().then_some(Duration::ZERO)
     }
 
+    pub(super) fn secret(&self) -> bool {
+        self.secret.is_some()
+    }
+
     pub(super) fn lines(&self) -> Vec<String> {
         match self.secret {
             Some(_) => vec!["passphrase of the passkey (Esc: not now): ".to_owned()],

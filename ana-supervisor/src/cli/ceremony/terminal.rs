@@ -3,29 +3,45 @@
 use std::{
     io::{self, IsTerminal, Write},
     os::fd::AsFd,
+    time::Duration,
 };
 
 use nix::{
     poll::{PollFd, PollFlags},
-    sys::termios::{self, LocalFlags, SetArg, Termios},
+    sys::{
+        signal::Signal,
+        signalfd::SignalFd,
+        termios::{self, LocalFlags, SetArg, Termios},
+    },
 };
 
-use super::security_key::{Dialogue, Heard, Purpose};
+use super::{
+    Rest,
+    security_key::{Dialogue, Heard, Purpose},
+};
 use crate::{
     approval::{
         Assertion,
         authenticator::{Authenticator, AuthenticatorError, Request},
-        enrolment::{Attested, EnrolError, Made, NewPasskey},
+        enrolment::{Attested, EnrolError, Made, NewPasskey, Wish},
         passkeys::{Kind, Passkeys},
         security_key::{
             Asked, Helper, NewCredential,
             wire::{self, Fault, Order},
         },
     },
-    cli::keys,
+    cli::{
+        keys,
+        terminal::{obey, signals, unblock},
+    },
     operation::Verify,
     sys::readiness,
 };
+
+/// How long a person may take for one touch: to find the key, choose a PIN and type it twice.
+const STEP_MAX: Duration = Duration::from_secs(300);
+/// What would end us with the terminal as it is.
+const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
 /// Whatever security key the person at the terminal plugs in and touches.
 pub struct AtTerminal {
@@ -34,6 +50,8 @@ pub struct AtTerminal {
     resident: bool,
     /// The passkeys that may answer; empty for a new one.
     passkeys: Vec<String>,
+    /// What an enrolled one is asked for.
+    doing: String,
     /// "step 2 of 3", where there are several.
     step: usize,
     steps: usize,
@@ -42,15 +60,25 @@ pub struct AtTerminal {
 impl AtTerminal {
     /// One that is to be enrolled, in so many steps.
     pub fn new_key(verify: Verify, resident: bool, steps: usize) -> Self {
-        Self { helper: None, verify, resident, passkeys: Vec::new(), step: 0, steps }
+        let doing = "the new key signs its enrolment".to_owned();
+        Self { helper: None, verify, resident, passkeys: Vec::new(), doing, step: 0, steps }
     }
 
-    /// One of the enrolled ones; `steps`: it is the last of so many.
-    pub fn enrolled(list: &Passkeys, steps: Option<usize>) -> Self {
+    /// One of the enrolled ones, which is to approve `wish`; `steps`: it is the last of so many.
+    pub fn enrolled(list: &Passkeys, wish: Wish<'_>, steps: Option<usize>) -> Self {
         let keys = list.passkeys.iter().filter(|passkey| passkey.kind == Kind::SecurityKey);
         let passkeys = keys.map(|passkey| passkey.name.clone()).collect();
         let steps = steps.unwrap_or(1);
-        Self { helper: None, verify: Verify::Presence, resident: false, passkeys, step: steps - 1, steps }
+        let doing = format!("an enrolled key approves {:?}, a passkey of {}", wish.name, wish.approver);
+        Self {
+            helper: None,
+            verify: Verify::Presence,
+            resident: false,
+            passkeys,
+            doing,
+            step: steps - 1,
+            steps,
+        }
     }
 
     fn converse(&mut self, order: &Order, doing: &str) -> Result<Heard, AuthenticatorError> {
@@ -63,7 +91,8 @@ impl AtTerminal {
             1 => doing.to_owned(),
             steps => format!("{} of {steps}, {doing}", self.step),
         };
-        let what = Purpose { step: format!("{step}: "), passkeys: self.passkeys.clone(), until: None };
+        let until = jiff::Timestamp::now() + STEP_MAX;
+        let what = Purpose { step: format!("{step}: "), passkeys: self.passkeys.clone(), until };
         let mut dialogue = Dialogue::start(helper, order, what).map_err(AuthenticatorError::SecurityKey)?;
         let heard = until_over(&mut dialogue).map_err(AuthenticatorError::Terminal)?;
         self.helper = Some(dialogue.into_helper());
@@ -77,12 +106,9 @@ impl Authenticator for AtTerminal {
     }
 
     fn sign(&mut self, request: &Request<'_>) -> Result<Assertion, AuthenticatorError> {
-        let (asked, order) = Asked::of(request);
-        let doing = match self.passkeys.is_empty() {
-            true => "the new key signs its enrolment",
-            false => "an enrolled key approves",
-        };
-        match self.converse(&order, doing)? {
+        let (asked, order) = Asked::of(request, STEP_MAX);
+        let doing = self.doing.clone();
+        match self.converse(&order, &doing)? {
             Heard::Signed(signed) => Ok(asked.answered(*signed)),
             Heard::Failed(fault) => Err(AuthenticatorError::SecurityKey(fault)),
             Heard::Open | Heard::Made(_) => Err(AuthenticatorError::SecurityKey(unasked())),
@@ -92,7 +118,7 @@ impl Authenticator for AtTerminal {
 
 impl NewPasskey for AtTerminal {
     fn make(&mut self, list: &Passkeys, approver: &str) -> Result<Made, EnrolError> {
-        let (asked, order) = NewCredential::ask(list, approver, self.verify, self.resident);
+        let (asked, order) = NewCredential::ask(list, approver, self.verify, self.resident, STEP_MAX);
         let made = match self.converse(&order, "the new key makes a passkey").map_err(EnrolError::Key)? {
             Heard::Made(made) => made,
             Heard::Failed(fault) => return Err(EnrolError::Key(AuthenticatorError::SecurityKey(fault))),
@@ -120,14 +146,20 @@ fn until_over(dialogue: &mut Dialogue) -> io::Result<Heard> {
     let keys = if io::stdin().is_terminal() { Some(Quiet::take()?) } else { None };
     let mut screen = Screen::new();
     let heard = loop {
+        if keys.is_none() && dialogue.secret() {
+            break Heard::Failed(Fault::NoTerminal);
+        }
         screen.show(dialogue)?;
         let stdin = io::stdin();
         let mut fds = vec![PollFd::new(dialogue.fd(), PollFlags::POLLIN)];
-        if keys.is_some() {
-            fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
+        if let Some(keys) = &keys {
+            fds.extend([stdin.as_fd(), keys.signals.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         }
         let ready = readiness::wait(&mut fds, dialogue.timeout())?;
         drop(fds);
+        if let (Some(keys), Some(true)) = (&keys, ready.get(2)) {
+            keys.obey()?;
+        }
         let mut heard = dialogue.tick();
         if let (Heard::Open, Some(true)) = (&heard, ready.first()) {
             heard = dialogue.hear();
@@ -142,27 +174,53 @@ fn until_over(dialogue: &mut Dialogue) -> io::Result<Heard> {
         }
     };
     screen.end()?;
+    if keys.is_some() && dialogue.secret() {
+        let mut rest = Rest::default();
+        rest.expect();
+        rest.wait();
+    }
     Ok(heard)
 }
 
-/// stdin without echo and without lines; signals stay what they are. Dropping it gives the terminal back.
+/// stdin without echo, lines and signals: Ctrl-C is a key, and whoever wants us to end gets the terminal back first.
+/// Dropping it does so, too.
 struct Quiet {
     found: Termios,
+    signals: SignalFd,
 }
 
 impl Quiet {
     fn take() -> io::Result<Self> {
         let found = termios::tcgetattr(io::stdin())?;
+        let signals = signals(&SIGNALS)?;
         let mut quiet = found.clone();
-        quiet.local_flags.remove(LocalFlags::ECHO | LocalFlags::ECHONL | LocalFlags::ICANON);
+        quiet
+            .local_flags
+            .remove(LocalFlags::ECHO | LocalFlags::ECHONL | LocalFlags::ICANON | LocalFlags::ISIG);
         termios::tcsetattr(io::stdin(), SetArg::TCSAFLUSH, &quiet)?;
-        Ok(Self { found })
+        Ok(Self { found, signals })
+    }
+
+    /// A signal has come.
+    fn obey(&self) -> io::Result<()> {
+        while let Some(info) = self.signals.read_signal()? {
+            self.give_back();
+            obey(Signal::try_from(i32::try_from(info.ssi_signo).map_err(io::Error::other)?)?)?;
+        }
+        Ok(())
+    }
+
+    /// What was typed and not read may be part of a PIN.
+    fn give_back(&self) {
+        termios::tcsetattr(io::stdin(), SetArg::TCSAFLUSH, &self.found).ok();
     }
 }
 
 impl Drop for Quiet {
     fn drop(&mut self) {
-        termios::tcsetattr(io::stdin(), SetArg::TCSADRAIN, &self.found).ok();
+        self.give_back();
+        // One that has come in this moment ends us now.
+        unblock(&SIGNALS).ok();
     }
 }
 

@@ -99,9 +99,12 @@ impl Questions {
         let Some(question) = self.waiting.front() else { return Ok(()) };
         match &mut self.shown {
             None => Ok(()),
-            Some(Shown::Inline(inline, width)) => put(inline.draw(question.lines(*width), *width).as_bytes()),
+            Some(Shown::Inline(inline, width)) => {
+                let lines = question.lines(*width, inline.plain());
+                put(inline.draw(lines, *width).as_bytes())
+            }
             Some(Shown::Page(page, drawn)) => {
-                let lines = question.lines(page.columns());
+                let lines = question.lines(page.columns(), false);
                 if lines == *drawn {
                     return Ok(());
                 }
@@ -133,6 +136,11 @@ impl Questions {
     pub(super) fn timeout(&self) -> Option<Duration> {
         let question = self.asked()?;
         question.unsettled().into_iter().chain(question.timeout()).min()
+    }
+
+    /// Something is being typed that is not shown.
+    pub(super) fn secret(&self) -> bool {
+        self.asked().is_some_and(Dialog::secret)
     }
 
     /// What the passkey has to say.
@@ -284,8 +292,11 @@ impl Questions {
         }
     }
 
-    /// The terminal is needed for something else; the question will be shown again.
+    /// The terminal is needed for something else; the question will be shown again. Its passkey is not asked meanwhile.
     pub(super) fn hide(&mut self) -> io::Result<()> {
+        if let Some(question) = self.waiting.front_mut() {
+            question.leave();
+        }
         match self.shown.take() {
             Some(Shown::Inline(..)) => put(b"\r\n"),
             Some(Shown::Page(..)) | None => Ok(()),

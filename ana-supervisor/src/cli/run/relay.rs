@@ -29,7 +29,7 @@ use crate::{
         client::{Client, ClientError},
         wire::{Reply, Request},
     },
-    cli::{keys, question, terminal::signals},
+    cli::{ceremony::Rest, keys, question, terminal::signals},
     launch::child::OURS,
     sys::{self, readiness::readable},
 };
@@ -55,6 +55,8 @@ pub(super) struct Relay {
     keys_ended: bool,
     /// Keys that the agent's terminal has no room for yet.
     to_agent: Vec<u8>,
+    /// What is still typed of a PIN whose question is gone.
+    rest: Rest,
 }
 
 /// Which of them can be read.
@@ -112,6 +114,7 @@ impl Relay {
             sandbox_failed: false,
             keys_ended: false,
             to_agent: Vec::new(),
+            rest: Rest::default(),
         })
     }
 
@@ -141,15 +144,25 @@ impl Relay {
 
     fn step(&mut self) -> anyhow::Result<Option<End>> {
         let ready = self.wait()?;
+        // What was typed while it stood there belongs to it.
+        if ready.keys {
+            self.take_keys()?;
+        }
+        let secret = self.questions.secret();
+        let end = self.take_other(&ready)?;
+        if secret && (end.is_some() || !self.questions.secret()) {
+            self.rest.expect();
+        }
+        Ok(end)
+    }
+
+    fn take_other(&mut self, ready: &Ready) -> anyhow::Result<Option<End>> {
         if ready.signals {
             self.take_signals()?;
         }
         if ready.output {
             self.pass_keys()?;
             self.show_output()?;
-        }
-        if ready.keys {
-            self.take_keys()?;
         }
         if self.questions.is_due_to_settle() {
             // What waits to be read was typed before.
@@ -299,6 +312,7 @@ impl Relay {
     /// The agent is dead: the terminal is the person's again. What a killed agent has made of it is undone; one that has
     /// ended by itself may have meant it.
     fn give_terminal(&mut self, end: &End) -> anyhow::Result<()> {
+        self.rest.wait();
         if let Some(mut terminal) = self.terminal.take() {
             terminal.close_question()?;
             terminal.finish()?;
@@ -316,6 +330,9 @@ impl Relay {
         let bytes = keys::read()?;
         if bytes.is_empty() {
             self.keys_ended = true;
+            return Ok(());
+        }
+        if self.rest.takes(&bytes) {
             return Ok(());
         }
         if !self.questions.open() {
@@ -370,6 +387,9 @@ impl Relay {
 
     /// The agent was stopped: the shell that started us gets its terminal, until it lets us go on.
     fn stop(&mut self) -> anyhow::Result<()> {
+        if self.questions.secret() {
+            self.rest.expect();
+        }
         if self.questions.open() {
             self.questions.hide()?;
             if let Some(terminal) = &mut self.terminal {
@@ -380,6 +400,7 @@ impl Relay {
                 self.show_output()?;
             }
         }
+        self.rest.wait();
         if let Some(terminal) = &self.terminal {
             terminal.restore()?;
         }
