@@ -106,6 +106,13 @@ impl Terminal {
         self.order(&["send-keys", "-l", text]);
     }
 
+    /// Pastes text, as the terminal is asked to (bracketed or not).
+    #[track_caller]
+    pub fn paste(&self, text: &str) {
+        self.order(&["set-buffer", text]);
+        self.order(&["paste-buffer", "-p", "-r"]);
+    }
+
     /// Presses one key by tmux's name (`C-c`, `C-z`, `Enter`).
     #[track_caller]
     pub fn press(&self, key: &str) {

@@ -1,6 +1,10 @@
 //! The question on the person's terminal shows what is asked, whatever the agent has drawn there before.
 
-use ana_tests::{Ground, terminal::Terminal, wait};
+use ana_tests::{
+    Ground, processes,
+    terminal::{Terminal, settle},
+    wait,
+};
 
 /// The agent fills the screen with words where the question will stand, goes back to the top, and asks: none of its words
 /// may stand beside the question's.
@@ -65,6 +69,72 @@ fn a_forged_question_is_not_beside_the_real_one() {
         terminal.until_prompt();
         ground.assert_never_ran();
     }
+}
+
+/// A scroll region that keeps the question in two rows, with forged ones above them: what is asked has the screen for itself.
+#[test]
+fn a_scroll_region_does_not_frame_the_question() {
+    for (name, options) in [("framed", ""), ("framed-plain", "--plain")] {
+        let ground = Ground::new(name);
+        let forged = "printf '\\033[49;50r\\033[H\\033[2J'\nfor row in $(seq 48); do echo HARMLESS; done\n";
+        let script = format!("{forged}exec {} production\n", ground.deploy().display());
+        ground.write_home("frame.sh", 0o755, &script);
+        let terminal = Terminal::of_root(&ground);
+        let command = format!("sh {}", ground.home().join("frame.sh").display());
+        terminal.line(&terminal.ana_run_with(&ground, options, &command));
+        terminal.until_question();
+        let seen = terminal.look();
+        assert!(seen.contains("deploy production") && seen.contains("this operation?"), "{name}: {seen}");
+        assert!(!seen.contains("HARMLESS"), "{name}: {seen}");
+        terminal.answer_no();
+        // It ends, and its region with the outer shell's prompt in it is its own doing.
+        terminal.until_shows("refused by");
+        ground.assert_never_ran();
+    }
+}
+
+/// The question that a person is about to answer goes, and another one takes its place: the answer is not for that.
+#[test]
+fn another_question_in_the_place_of_one_is_not_answered_by_mistake() {
+    let ground = Ground::new("bait");
+    let script = format!("{0} harmless &\n{0} production &\nwait\n", ground.deploy().display());
+    ground.write_home("bait.sh", 0o755, &script);
+    let terminal = Terminal::of_root(&ground);
+    terminal.line(&terminal.ana_run(&ground, &format!("sh {}", ground.home().join("bait.sh").display())));
+    terminal.until("both wait", |screen| screen.contains("(1 of 2)") || screen.contains("[a/d/l/?]"));
+    let pending = ground.pending(2);
+    let shown = terminal.until_question();
+    let first = pending.iter().find(|question| shown.contains(question.id.as_str())).expect("it is shown");
+    settle();
+    processes::end(first.pid());
+    terminal.until_shows("the question before is over");
+    // What was on its way for the other one.
+    terminal.line("approve");
+    settle();
+    ground.assert_never_ran();
+    assert_eq!(ground.pending(1).len(), 1, "nobody has answered it");
+    terminal.until_still();
+    ground.deny(&ground.pending(1).remove(0).id, "enough");
+    terminal.until_prompt();
+    ground.verify_at_end();
+}
+
+/// An agent can fill the clipboard; what is pasted is no answer.
+#[test]
+fn what_is_pasted_is_no_answer() {
+    let ground = Ground::new("pasted");
+    let terminal = Terminal::of_root(&ground);
+    terminal.line(&terminal.ana_run(&ground, &format!("{} production", ground.deploy().display())));
+    terminal.until_question();
+    settle();
+    terminal.paste("\napprove\n");
+    // Typed behind it, and answered: the paste was before that, and nothing.
+    terminal.line("?");
+    terminal.until_shows("your passkey signs exactly what stands above");
+    ground.assert_never_ran();
+    terminal.answer_no();
+    terminal.until_prompt();
+    assert!(ground.decisions().iter().all(|decision| !decision.approves()));
 }
 
 /// Another process of the agent's writes on and on while the question is asked: it is neither covered nor lost.

@@ -86,7 +86,7 @@ const SET: &str = "\x1b[?1003h\x1b[?1006h\x1b[?1004h\x1b[?2004h\x1b[>1u\x1b[>4;2
 
 /// What a terminal is told at a question on a page of its own, up to the question's first letter.
 const LEFT: &str = "\x18\x1b\\\x1b[?1049h\x1b[r\x1b[?69l\x1b[?6l\x1b[4l\x1b[m\x1b[0\"q\x1b(B\x0f\x1b[?1l\x1b[?7h\x1b[?25h\
-    \x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1004l\x1b[?1006l\x1b[?2004l\x1b[?2026l\x1b>\x1b[>0u\x1b[>4m\x1b[H\x1b[2J";
+    \x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1004l\x1b[?1006l\x1b[?2004h\x1b[?2026l\x1b>\x1b[>0u\x1b[>4m\x1b[H\x1b[2J";
 
 /// And after it.
 const RESTORED: &str = "\x1b[<1u\x1b[>4;2m\x1b[?1003h\x1b[?1006h\x1b[?1004h\x1b[?2004h\x1b[?25l\x1b[?1h\x1b=\x1b[?1049l\

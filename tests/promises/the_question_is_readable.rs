@@ -33,6 +33,25 @@ fn forty_columns() {
     assert_eq!(ground.markers().len(), 1);
 }
 
+/// Nothing of it goes past: it has a page of its own also where the agent has drawn nothing.
+#[test]
+fn longer_than_the_screen_it_is_paged() {
+    let ground = Ground::new("tall");
+    let terminal = Terminal::of_root(&ground);
+    let command = format!("sh -c 'exec {} $(seq 1 200)'", ground.deploy().display());
+    terminal.line(&terminal.ana_run(&ground, &command));
+    terminal.until_question();
+    let seen = terminal.until_still();
+    assert!(seen.contains("this operation?") && seen.contains("more lines: Space"), "{seen}");
+    settle();
+    terminal.line("approve");
+    terminal.until_shows("Read it to its end first");
+    ground.assert_never_ran();
+    terminal.answer_no();
+    terminal.until_prompt();
+    ground.assert_never_ran();
+}
+
 /// What does not fit is paged; yes counts only when the end was on the screen, no at once.
 #[test]
 fn taller_than_the_screen() {

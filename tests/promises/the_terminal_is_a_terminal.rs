@@ -6,6 +6,44 @@ use ana_tests::{
     terminal::{SETTLE, Terminal, settle},
     wait,
 };
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// Stopped or hung up from outside while it asks: it comes back as it was, or leaves the terminal as it found it.
+#[test]
+fn signals_from_outside_during_a_question() {
+    let ground = Ground::new("outside");
+    let terminal = Terminal::of_root(&ground);
+    let settings = terminal.settings("before");
+    let pid_file = ground.home().join("pid");
+    let run = terminal.ana_run(&ground, &format!("{} outside", ground.deploy().display()));
+    let start = || {
+        terminal.line("clear");
+        terminal.line(&format!("sh -c 'echo $$ >{}; exec {run}'", pid_file.display()));
+        terminal.until_question();
+        let pid = std::fs::read_to_string(&pid_file).expect("it is written").trim().parse().expect("a pid");
+        Pid::from_raw(pid)
+    };
+    let pid = start();
+    kill(pid, Signal::SIGSTOP).expect("it runs");
+    terminal.until_shows("Stopped");
+    // The shell's terminal, and what it makes of it.
+    terminal.line("clear");
+    terminal.line("fg");
+    terminal.until_question();
+    terminal.answer_no();
+    terminal.until_prompt();
+    assert_eq!(terminal.settings("stopped"), settings);
+    for signal in [Signal::SIGHUP, Signal::SIGQUIT] {
+        kill(start(), signal).expect("it runs");
+        terminal.until_prompt();
+        assert_eq!(terminal.settings(&format!("after-{signal}")), settings);
+    }
+    ground.assert_never_ran();
+    ground.verify_at_end();
+}
 
 #[test]
 fn it_is_a_terminal_of_the_right_size() {

@@ -27,6 +27,10 @@ use super::{
 };
 use crate::{approval::authenticator::Options, sys::readiness};
 
+/// What is pasted is told from what is typed, and is no answer (bracketed paste).
+const PASTES: &str = "\x1b[?2004h";
+const NO_PASTES: &str = "\x1b[?2004l";
+
 /// One question on the caller's own terminal (stdin and stderr).
 pub(super) struct Asking {
     raw: Raw,
@@ -63,9 +67,11 @@ impl Asking {
             dialog.sign();
         } else {
             let stderr = io::stderr();
-            let text =
-                question::text(dialog.options(), (1, 1), question::width(&stderr), question::color(true));
-            write!(stderr.lock(), "{text}")?;
+            let width = question::width(&stderr);
+            dialog.set_tall(question::is_tall(dialog.options(), width, question::rows(&stderr)));
+            let text = question::text(dialog.options(), (1, 1), width, question::color(true));
+            let pastes = if question::dumb() { "" } else { PASTES };
+            write!(stderr.lock(), "{pastes}{text}")?;
         }
         let inline = Inline::new(question::dumb());
         let mut asking = Self {
@@ -201,6 +207,9 @@ impl Drop for Asking {
         }
         // The shell's from here on.
         self.rest.wait();
+        if !self.sign && !question::dumb() {
+            write!(io::stderr(), "{NO_PASTES}").ok();
+        }
     }
 }
 

@@ -17,6 +17,9 @@ use crate::approval::{Assertion, authenticator::Options};
 /// The longest word that answers, and some room to see what is wrong with another.
 const TYPED_MAX: usize = 16;
 
+/// How long a question is looked at that has taken the place of another one.
+const SETTLE_INSTEAD: Duration = Duration::from_secs(2);
+
 /// A question that is being asked.
 pub struct Dialog {
     options: Box<Options>,
@@ -28,6 +31,10 @@ pub struct Dialog {
     more: usize,
     since: Instant,
     settled: bool,
+    /// How long what is typed does not count after it came up.
+    settle: Duration,
+    /// It does not fit on the screen.
+    tall: bool,
     typed: String,
     /// What there is to be told above the line where one answers.
     notes: Vec<String>,
@@ -70,6 +77,8 @@ impl Dialog {
             more: 0,
             since: Instant::now(),
             settled: false,
+            settle: SETTLE,
+            tall: false,
             typed: String::new(),
             notes: Vec::new(),
             ceremony: None,
@@ -103,13 +112,28 @@ impl Dialog {
 
     /// It comes before the person now: what is typed counts once it has stood there for [`SETTLE`].
     pub fn show(&mut self) {
-        (self.since, self.settled) = (Instant::now(), false);
+        (self.since, self.settled, self.settle) = (Instant::now(), false, SETTLE);
         self.typed.clear();
+    }
+
+    /// The same, in the place of another one that has gone by itself: whoever was about to answer that has to notice.
+    pub fn show_instead(&mut self) {
+        self.show();
+        self.settle = SETTLE_INSTEAD;
+        self.notes.push(
+            "ana: the question before is over (answered elsewhere, expired, or its process has ended); this is another one"
+                .to_owned(),
+        );
+    }
+
+    /// It does not fit on the screen: part of it has to be scrolled back to.
+    pub fn set_tall(&mut self, tall: bool) {
+        self.tall = tall;
     }
 
     /// How long what is typed does not count yet; `None`: it does.
     pub fn unsettled(&self) -> Option<Duration> {
-        (!self.settled).then(|| SETTLE.saturating_sub(self.since.elapsed()))
+        (!self.settled).then(|| self.settle.saturating_sub(self.since.elapsed()))
     }
 
     /// What is typed from here on counts.
@@ -189,7 +213,8 @@ impl Dialog {
     /// A key was pressed, which came as these bytes. `unread`: why it cannot be approved yet.
     pub fn press(&mut self, key: Key, bytes: &[u8], unread: Option<&str>) -> Outcome {
         if let Key::Report(report) = key {
-            return Outcome::Report(report);
+            // Nothing of what is typed for a secret goes to anybody.
+            return if self.secret() { Outcome::Open } else { Outcome::Report(report) };
         } else if !self.settled {
             return Outcome::Open;
         } else if key == Key::Suspend {
@@ -256,6 +281,10 @@ impl Dialog {
     /// where nothing is drawn anew.
     pub fn lines(&self, width: usize, still: bool) -> Vec<String> {
         let mut lines = self.notes.clone();
+        if self.tall {
+            lines.insert(0, "longer than this screen, scroll up to read it; it is about:".to_owned());
+            lines.insert(1, self.options.operation.summary().chars().take(width * 3).collect());
+        }
         let asked: fn(&Ceremony) -> Vec<String> = if still { Ceremony::words } else { Ceremony::lines };
         let asked = self.ceremony.as_ref().map(asked).unwrap_or_default();
         match self.answered {

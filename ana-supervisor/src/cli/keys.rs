@@ -65,6 +65,8 @@ enum State {
     /// `ESC O`.
     Shift3,
     Csi,
+    /// `ESC [ [`: a function key of the Linux console, by one more letter.
+    Function,
     String,
     StringEscape,
 }
@@ -121,6 +123,8 @@ impl Keys {
             // A key with Alt, or one that ends a sequence which is none.
             (State::Escape, _) => (State::Ground, Some(Key::Other)),
             (State::Csi, 0x1b) => (State::Escape, None),
+            (State::Csi, b'[') if self.sequence.len() == 3 => (State::Function, None),
+            (State::Function, _) => (State::Ground, Some(Key::Other)),
             (State::Csi, b'M') if self.sequence.len() == 3 => {
                 self.mouse = 3;
                 (State::Ground, None)
@@ -129,6 +133,10 @@ impl Keys {
             (State::Csi, _) => (State::Csi, None),
             (State::String, 0x07) | (State::StringEscape, b'\\') => {
                 (State::Ground, Some(Key::Report(self.sequence.clone())))
+            }
+            // No terminal says these; a person who has begun a string with Alt gets out of it.
+            (State::String | State::StringEscape, 0x03 | 0x04 | b'\r' | b'\n' | 0x18) => {
+                (State::Ground, Some(plain(byte)))
             }
             (State::String | State::StringEscape, 0x1b) => (State::StringEscape, None),
             (State::String | State::StringEscape, _) => (State::String, None),
@@ -210,6 +218,8 @@ mod tests {
             assert_eq!(keys(&[one]), [Other], "{one:?}");
         }
         assert_eq!(keys(&[b"\x1b[1", b"2;3", b"~a"]), [Other, Char('a')]);
+        assert_eq!(keys(&[b"\x1b[[A\x1b[[", b"D\r"]), [Other, Other, Key::Enter], "F1 and F4 of a console");
+        assert_eq!(keys(&[b"\x1b]1", b"x\x03d"]), [Key::Interrupt, Char('d')], "Alt and a bracket");
         assert_eq!(keys(&[b"\x1b"]), [Escape]);
     }
 

@@ -39,6 +39,14 @@ pub fn text(options: &Options, place: (usize, usize), width: usize, color: bool)
     format!("{on}{title}{off}\n\n{}\n{}\n", prompt.trim_end(), wrapped(&keys, width).join("\n"))
 }
 
+/// Whether a question and the conversation below it need more than so many rows of a terminal.
+pub fn is_tall(options: &Options, width: usize, rows: usize) -> bool {
+    const CONVERSATION: usize = 4;
+    let text = text(options, (1, 2), width, false);
+    let taken = text.lines().map(|line| line.chars().count().div_ceil(width.max(1)).max(1)).sum::<usize>();
+    taken + CONVERSATION > rows
+}
+
 /// What `?` says.
 pub fn help(options: &Options) -> Vec<String> {
     let id = &options.operation.id;
@@ -95,6 +103,14 @@ pub fn width(terminal: impl AsFd) -> usize {
     match terminal::size(terminal.as_fd()) {
         Ok(size) if size.columns > 0 => usize::from(size.columns),
         _ => 80,
+    }
+}
+
+/// Rows of a terminal, 24 where it does not say.
+pub fn rows(terminal: impl AsFd) -> usize {
+    match terminal::size(terminal.as_fd()) {
+        Ok(size) if size.rows > 0 => usize::from(size.rows),
+        _ => 24,
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Questions {
     keys: Keys,
     /// How many were asked since nothing waited.
     before: usize,
+    /// The last one has gone by itself.
+    gone: bool,
     /// Answers that the supervisor has not replied to, in their order: of which operation, and whether it was signed.
     sent: VecDeque<(String, bool)>,
 }
@@ -66,12 +68,27 @@ impl Questions {
         self.waiting.front().filter(|_| self.open())
     }
 
+    /// Whether the next question fits on a screen of this size, below what is there.
+    pub(super) fn is_tall(&self, size: Option<Size>) -> bool {
+        let (rows, columns) = size.map_or((24, 80), |size| (size.rows, size.columns));
+        let tall = |question: &Dialog| {
+            question::is_tall(question.options(), usize::from(columns.max(1)), usize::from(rows))
+        };
+        self.waiting.front().is_some_and(tall)
+    }
+
     /// Puts the first question on the screen.
     pub(super) fn show(&mut self, way: Way, size: Option<Size>) -> io::Result<()> {
         let (rows, columns) = size.map_or((24, 80), |size| (size.rows, size.columns));
         let place = (self.before + 1, self.before + self.waiting.len());
+        let (tall, gone) = (self.is_tall(size), std::mem::take(&mut self.gone));
         let Some(question) = self.waiting.front_mut() else { return Ok(()) };
-        question.show();
+        self.keys = Keys::default();
+        match gone {
+            true => question.show_instead(),
+            false => question.show(),
+        }
+        question.set_tall(tall && way != Way::Page);
         if way == Way::Page {
             self.shown = Some(Shown::Page(Page::new(rows, columns), Vec::new()));
             return self.fill();
@@ -240,6 +257,8 @@ impl Questions {
         // Asked twice, the supervisor would refuse the second.
         if self.sent.iter().all(|(sent, _)| *sent != id) {
             client.send(&Request::Deny { id: id.clone(), reason })?;
+            // Its key goes dark.
+            question.leave();
             question.answered("being denied");
             self.sent.push_back((id, false));
         }
@@ -275,6 +294,7 @@ impl Questions {
     pub(super) fn withdraw(&mut self, id: &str) -> io::Result<bool> {
         if self.asked().is_some_and(|question| question.id() == id) {
             self.close("ana: the question is over: answered elsewhere, expired, or its process has ended")?;
+            self.gone = !self.waiting.is_empty();
             return Ok(true);
         }
         self.waiting.retain(|question| question.id() != id);

@@ -29,13 +29,19 @@ use crate::{
         client::{Client, ClientError},
         wire::{Reply, Request},
     },
-    cli::{ceremony::Rest, keys, question, terminal::signals},
+    cli::{
+        ceremony::Rest,
+        keys, question,
+        terminal::{obey, signals},
+    },
     launch::child::OURS,
     sys::{self, readiness::readable},
 };
 
 /// How long the last output of a dead session may take to arrive.
 const DRAIN: Duration = Duration::from_secs(2);
+/// How long a full-screen program has a smaller terminal, so that it draws itself anew.
+const NUDGE: Duration = Duration::from_millis(50);
 /// Bytes of keys (a paste, say) that wait for an agent that does not read; more are lost, as in any terminal.
 const KEYS_MAX: usize = 1 << 20;
 pub(super) struct Relay {
@@ -55,6 +61,10 @@ pub(super) struct Relay {
     keys_ended: bool,
     /// Keys that the agent's terminal has no room for yet.
     to_agent: Vec<u8>,
+    /// By ourselves; the SIGCONT of it is still to be read.
+    stopped: bool,
+    /// When the agent's terminal gets its size back, so that it sees a change of it.
+    nudge: Option<Instant>,
     /// What is still typed of a PIN whose question is gone.
     rest: Rest,
 }
@@ -83,8 +93,8 @@ impl Relay {
         interactive: bool,
         plain: bool,
     ) -> anyhow::Result<Self> {
-        let signals =
-            signals(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGTSTP, Signal::SIGCONT, Signal::SIGWINCH])?;
+        use Signal::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
+        let signals = signals(&[SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH])?;
         let Streams { master, stdin, stdout, stderr } = streams;
         if let Some(master) = &master {
             fcntl(master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
@@ -114,6 +124,8 @@ impl Relay {
             sandbox_failed: false,
             keys_ended: false,
             to_agent: Vec::new(),
+            stopped: false,
+            nudge: None,
             rest: Rest::default(),
         })
     }
@@ -144,6 +156,7 @@ impl Relay {
 
     fn step(&mut self) -> anyhow::Result<Option<End>> {
         let ready = self.wait()?;
+        self.end_nudge()?;
         // What was typed while it stood there belongs to it.
         if ready.keys {
             self.take_keys()?;
@@ -154,6 +167,17 @@ impl Relay {
             self.rest.expect();
         }
         Ok(end)
+    }
+
+    /// The agent's terminal is as large again as the person's.
+    fn end_nudge(&mut self) -> anyhow::Result<()> {
+        if self.nudge.is_some_and(|end| end <= Instant::now()) {
+            self.nudge = None;
+            if let (Some(master), Some(size)) = (&self.master, super::terminal_size()) {
+                sys::terminal::resize(master.as_fd(), size)?;
+            }
+        }
+        Ok(())
     }
 
     fn take_other(&mut self, ready: &Ready) -> anyhow::Result<Option<End>> {
@@ -196,7 +220,9 @@ impl Relay {
         let keys = add(keys, PollFlags::POLLIN);
         let output = add(output, wanted);
         let passkey = add(self.questions.fd(), PollFlags::POLLIN);
-        let ready = sys::readiness::wait(&mut fds, self.questions.timeout())?;
+        let nudge = self.nudge.map(|end| end.saturating_duration_since(Instant::now()));
+        let limit = self.questions.timeout().into_iter().chain(nudge).min();
+        let ready = sys::readiness::wait(&mut fds, limit)?;
         let is_ready = |place: Option<usize>| place.and_then(|place| ready.get(place)) == Some(&true);
         Ok(Ready {
             supervisor: is_ready(Some(0)),
@@ -286,8 +312,9 @@ impl Relay {
             && !self.questions.open()
             && !self.questions.is_empty()
         {
-            let way = terminal.open_question()?;
-            self.questions.show(way, super::terminal_size())?;
+            let size = super::terminal_size();
+            let way = terminal.open_question(self.questions.is_tall(size))?;
+            self.questions.show(way, size)?;
         }
         Ok(())
     }
@@ -301,10 +328,10 @@ impl Relay {
         if let (true, Some(master), Some(size)) =
             (terminal.close_question()?, &self.master, super::terminal_size())
         {
-            // A full-screen program draws itself anew when its size changes.
+            // A full-screen program draws itself anew when its size changes; some look whether it really did.
             let smaller = sys::terminal::Size { rows: size.rows.saturating_sub(1).max(1), ..size };
             sys::terminal::resize(master.as_fd(), smaller)?;
-            sys::terminal::resize(master.as_fd(), size)?;
+            self.nudge = Some(Instant::now() + NUDGE);
         }
         Ok(())
     }
@@ -396,7 +423,9 @@ impl Relay {
                 terminal.close_question()?;
             }
             // What it has said on its way out.
-            while self.master.as_ref().is_some_and(|m| readable(m.as_fd(), Duration::ZERO).unwrap_or(false)) {
+            let end = Instant::now() + DRAIN;
+            let more = |master: &File| readable(master.as_fd(), Duration::ZERO).unwrap_or(false);
+            while self.master.as_ref().is_some_and(more) && Instant::now() < end {
                 self.show_output()?;
             }
         }
@@ -404,6 +433,7 @@ impl Relay {
         if let Some(terminal) = &self.terminal {
             terminal.restore()?;
         }
+        self.stopped = true;
         raise(Signal::SIGSTOP)?;
         if let Some(terminal) = &self.terminal {
             terminal.raw()?;
@@ -421,12 +451,32 @@ impl Relay {
                 self.resize()?;
             } else if signal == Signal::SIGINT && self.questions.open() {
                 self.questions.interrupt(&self.client)?;
-            } else if signal != Signal::SIGCONT {
-                // After a stop of our own making `stop` goes on; after another one the agent was not stopped.
+            } else if signal == Signal::SIGCONT {
+                // After a stop of our own making `stop` has gone on.
+                if !std::mem::take(&mut self.stopped) {
+                    self.come_back()?;
+                }
+            } else if matches!(signal, Signal::SIGHUP | Signal::SIGQUIT) {
+                // They end us, and the session with us; the terminal is somebody's.
+                self.terminal = None;
+                obey(signal)?;
+            } else {
                 self.client.send(&Request::Signal(number))?;
             }
         }
         Ok(())
+    }
+
+    /// We were stopped from outside, the agent was not: somebody else has had the terminal meanwhile.
+    fn come_back(&mut self) -> anyhow::Result<()> {
+        let Some(terminal) = &mut self.terminal else { return Ok(()) };
+        terminal.raw()?;
+        if self.questions.open() {
+            self.questions.hide()?;
+            terminal.close_question()?;
+        }
+        self.resize()?;
+        self.ask()
     }
 
     fn resize(&mut self) -> anyhow::Result<()> {

@@ -49,12 +49,13 @@ impl Terminal {
         self.open.is_some() || self.screen.way(false) == Way::Page
     }
 
-    /// Room for a question, and what kind of.
-    pub(super) fn open_question(&mut self) -> io::Result<Way> {
+    /// Room for a question, and what kind of. `tall`: it does not fit below what is there.
+    pub(super) fn open_question(&mut self, tall: bool) -> io::Result<Way> {
         if let Some(way) = self.open {
             return Ok(way);
         }
         let way = self.screen.way(self.plain);
+        let way = if way == Way::Inline && tall { Way::Page } else { way };
         self.open = Some(way);
         put(self.screen.open(way).as_bytes())?;
         Ok(way)

@@ -3,6 +3,7 @@
 
 mod model;
 mod modes;
+mod refused;
 mod style;
 mod tokens;
 
@@ -12,6 +13,7 @@ mod tests;
 use self::{
     model::Model,
     modes::{Modes, Writing},
+    refused::is_refused,
     tokens::{Csi, Scanner, Token},
 };
 use crate::sys::terminal::Size;
@@ -43,6 +45,8 @@ struct State {
     addressed_before: bool,
     /// It has said something that terminals do not agree on.
     odd: bool,
+    /// It may have a scroll region that is not known: terminals differ in what a change of their size does to one.
+    torn: bool,
     /// It has drawn pictures (kitty's protocol).
     pictures: bool,
     /// DECSC, on the primary and on the alternate screen.
@@ -70,6 +74,7 @@ impl Screen {
             addressed: false,
             addressed_before: false,
             odd: false,
+            torn: false,
             pictures: false,
             saved: [None, None],
         };
@@ -81,8 +86,10 @@ impl Screen {
         let mut passed = Vec::with_capacity(output.len());
         let state = &mut self.state;
         self.scanner.feed(output, |token, bytes| {
-            passed.extend_from_slice(bytes);
-            state.see(&token);
+            if !is_refused(&token) {
+                passed.extend_from_slice(bytes);
+                state.see(&token);
+            }
         });
         self.state.model.flush();
         passed
@@ -95,13 +102,12 @@ impl Screen {
 
     pub(super) fn resize(&mut self, size: Size) {
         self.state.model.resize(size);
-        // As terminals do.
-        self.state.modes.region = None;
+        self.state.torn |= self.state.modes.region.take().is_some();
     }
 
     /// How a question has to be shown now.
     pub(super) fn way(&self, plain: bool) -> Way {
-        match (plain, self.state.addressed || self.state.alternate) {
+        match (plain, self.state.is_drawn_on()) {
             (true, _) => Way::Plain,
             (false, true) => Way::Page,
             (false, false) => Way::Inline,
@@ -110,7 +116,7 @@ impl Screen {
 
     /// Makes room for a question.
     pub(super) fn open(&mut self, way: Way) -> String {
-        let begun = self.scanner.cut();
+        let (begun, confined) = (self.scanner.cut(), self.state.is_confined());
         let State { modes, alternate, odd, .. } = &self.state;
         // A sequence that was begun would swallow the question.
         let mut out = String::from("\x18\x1b\\");
@@ -120,13 +126,17 @@ impl Screen {
                 out.push_str("\r\n\x1b[J");
             }
             Way::Plain => {
-                if modes.is_initial() && !odd && !begun {
+                if modes.is_initial() && !confined && !begun {
                     out.clear();
                 } else {
-                    out.push_str(&modes.leave(false, *odd));
+                    out.push_str(&modes.leave(confined, *odd));
                 }
                 // What the agent drew must not stand beside the question's words: it is scrolled away.
-                let rows = if self.state.addressed { usize::from(self.state.model.rows()) * 2 } else { 1 };
+                let drawn = self.state.is_drawn_on();
+                let rows = if drawn { usize::from(self.state.model.rows()) * 2 } else { 1 };
+                if confined {
+                    out.push_str("\x1b[999;1H");
+                }
                 out.push('\r');
                 out.push_str(&"\n".repeat(rows));
             }
@@ -150,11 +160,13 @@ impl Screen {
         match (way, alternate) {
             (Way::Inline, _) => model.unfinished() + &modes.restore() + &modes.restore_writing(),
             (Way::Plain, _) => {
-                let line = if self.state.addressed { String::new() } else { model.unfinished_text() };
-                if modes.is_initial() && !self.state.odd {
+                let line = if self.state.is_drawn_on() { String::new() } else { model.unfinished_text() };
+                let confined = self.state.is_confined();
+                if modes.is_initial() && !confined {
                     return line;
                 }
-                line + &modes.restore() + &modes.restore_writing()
+                let region = if confined { modes.restore_region() } else { String::new() };
+                line + &region + &modes.restore() + &modes.restore_writing()
             }
             (Way::Page, true) => {
                 let drawn = "\x1b[m".to_owned() + &model.contents() + &modes.restore_region();
@@ -175,7 +187,7 @@ impl Screen {
     pub(super) fn wants_redraw(&self, way: Way) -> bool {
         match way {
             Way::Inline => false,
-            Way::Plain => self.state.addressed || self.state.alternate,
+            Way::Plain => self.state.is_drawn_on(),
             Way::Page => self.state.alternate,
         }
     }
@@ -197,11 +209,22 @@ impl Screen {
         if *alternate {
             out.push_str("\x1b[?1049l");
         }
-        out + &left.leave(false, *odd)
+        out + &left.leave(false, *odd) + "\x1b[?2004l"
     }
 }
 
 impl State {
+    /// Lines of ours would not stand where they are expected: it addresses places, or what is known of the terminal is not all.
+    fn is_drawn_on(&self) -> bool {
+        let saved = self.saved.iter().flatten().any(|saved| saved.open);
+        self.addressed || self.alternate || saved || self.is_confined()
+    }
+
+    /// What is written may stay within a part of the screen.
+    fn is_confined(&self) -> bool {
+        self.odd || self.torn || self.modes.confines()
+    }
+
     fn see(&mut self, token: &Token<'_>) {
         match token {
             Token::Text(text) => self.model.text(text, self.modes.writing.draws_lines()),
@@ -239,6 +262,7 @@ impl State {
                 self.modes = Modes::default();
                 self.saved = [None, None];
                 (self.alternate, self.addressed, self.addressed_before) = (false, false, false);
+                self.torn = false;
             }
             (b"", b'M') => {
                 self.model.pass(b"\x1bM");
@@ -300,6 +324,7 @@ impl State {
                 let rows = self.model.rows();
                 match last {
                     b'r' => {
+                        self.torn = false;
                         let region = (csi.number(0).unwrap_or(1), csi.number(1).unwrap_or(rows).min(rows));
                         self.modes.region =
                             Some(region).filter(|(top, end)| (*top, *end) != (1, rows) && top < end);

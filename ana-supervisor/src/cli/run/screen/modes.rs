@@ -29,7 +29,7 @@ const LEFT: [(u16, bool, Always); 21] = [
     (1006, false, Always(true)),  // mouse, SGR
     (1015, false, Always(false)), // mouse, urxvt
     (1016, false, Always(false)), // mouse, pixels
-    (2004, false, Always(true)),  // bracketed paste
+    (2004, true, Always(true)),   // bracketed paste: what is pasted is no answer
     (2026, false, Always(true)),  // synchronized output
     (2031, false, Always(false)), // colour scheme reports
     (2048, false, Always(false)), // size reports
@@ -136,6 +136,11 @@ impl Modes {
             let place = self.private.iter().position(|(known, _)| !LEFT.iter().any(|left| left.0 == *known));
             self.private.remove(place.unwrap_or(0));
         }
+    }
+
+    /// What is written stays within a part of the screen.
+    pub(super) fn confines(&self) -> bool {
+        self.region.is_some() || self.margins.is_some() || self.is_set(6) || self.is_set(69)
     }
 
     /// Whether the agent has set a private mode.
@@ -280,10 +285,8 @@ impl Modes {
             // Out of VT52 mode.
             out.push_str("\x1b<");
         }
-        if page {
-            // These move the cursor.
-            out.push_str("\x1b[r\x1b[?69l\x1b[?6l");
-        }
+        // These move the cursor, and nobody has saved one where lines of ours come below what is there.
+        out.push_str(if page { "\x1b[r\x1b[?69l\x1b[?6l" } else { "\x1b7\x1b[?6l\x1b[?69l\x1b[r\x1b8" });
         out.push_str("\x1b[4l");
         if self.newline {
             out.push_str("\x1b[20l");
@@ -300,6 +303,10 @@ impl Modes {
         }
         if self.uses_keyboards() {
             out.push_str("\x1b[>0u");
+        }
+        if odd {
+            // Keys as everybody has them.
+            out.push_str("\x1b[=0u\x1b[>4m");
         }
         for resource in self.other_keys.keys() {
             out.push_str(&format!("\x1b[>{resource}m"));
@@ -355,6 +362,9 @@ impl Modes {
             if LEFT.iter().any(|left| left.0 == *mode) {
                 out.push_str(&private(*mode, *on));
             }
+        }
+        if !self.is_set(2004) {
+            out.push_str(&private(2004, false));
         }
         if self.keypad {
             out.push_str("\x1b=");

@@ -74,7 +74,8 @@ impl Story {
         let open = self.screen.open(way);
         self.asked.process(open.as_bytes());
         let screen = self.asked.screen();
-        assert!(!screen.hide_cursor() && !screen.bracketed_paste(), "{open:?}");
+        assert!(!screen.hide_cursor(), "{open:?}");
+        assert!(screen.bracketed_paste() || way == Way::Plain, "{open:?}");
         assert_eq!(screen.mouse_protocol_mode(), vt100::MouseProtocolMode::None);
         assert!(!screen.application_cursor() && !screen.application_keypad());
         assert_eq!(screen.attributes_formatted(), "\x1b[m");
@@ -329,7 +330,7 @@ fn all_modes_are_left_and_set_again() {
     }
     assert!(!close.contains("1000h"), "{close:?}");
     screen.feed(b"\x1bc");
-    assert_eq!(screen.close(Way::Page).replace("\x1b[?1049l", ""), "\x1b[m");
+    assert_eq!(screen.close(Way::Page).replace("\x1b[?1049l", ""), "\x1b[?2004l\x1b[m");
 }
 
 /// Numbers that no screen has keep nobody busy.
@@ -350,6 +351,39 @@ fn a_killed_agent_leaves_nothing() {
     assert!(!screen.alternate_screen() && !screen.hide_cursor());
     assert_eq!(screen.mouse_protocol_mode(), vt100::MouseProtocolMode::None);
     assert_eq!(Story::of(b"plain\r\n\x1b[31mred\x1b[m").screen.undo(), "");
+}
+
+/// What is written would stay within a part of the screen, with the agent's words around it.
+#[test]
+fn a_question_is_never_confined() {
+    let confined: [&[u8]; 7] = [
+        b"\x1b[11;12r\x1b[H\x1b[2Jforged\r\n",
+        b"\x1b[?1049h\x1b[11;12r\x1b[?1049lforged\r\n",
+        b"\x1b[?69h\x1b[1;5s\x1b[H\x1b[2Jforged\r\n",
+        b"\x1b[?6h\x1b[H\x1b[2Jforged\r\n",
+        b"\xc2\x9b11;12r\x1b[H\x1b[2Jforged\r\n",
+        b"\x1b]0;\xc2\x9b11;12r\x07\x1b[H\x1b[2Jforged\r\n",
+        b"\x1b]0;\x9c\x1b[H\x07\x1b[H\x1b[2Jforged\r\n",
+    ];
+    for output in confined {
+        for (plain, way) in [(false, Way::Page), (true, Way::Plain)] {
+            let mut story = Story::of(output);
+            assert_eq!(story.screen.way(plain), way, "{:?}", String::from_utf8_lossy(output));
+            let open = story.screen.open(way);
+            assert!(open.contains("\x1b[r\x1b[?69l\x1b[?6l"), "{open:?}");
+            story.asked.process(open.as_bytes());
+            let contents = story.asked.screen().contents();
+            assert!(!contents.contains("forged"), "{contents:?}");
+        }
+    }
+    // A region that a change of the size may have left.
+    let mut screen = Screen::new(Some(size()));
+    screen.feed(b"\x1b[3;4r");
+    screen.resize(size());
+    screen.feed(b"\x1b[H\x1b[2J");
+    assert_eq!(screen.way(false), Way::Page);
+    screen.feed(b"\x1b[r\x1b[H\x1b[2J");
+    assert_eq!(screen.way(false), Way::Inline);
 }
 
 /// Plainly: without any control sequence, as long as the agent needs none.

@@ -1,6 +1,8 @@
 //! Terminal output cut into whole control sequences (ECMA-48, and what xterm makes of it). What has begun and not ended is
 //! held back: a question must not come to stand in the middle of a sequence.
 
+use super::refused::string_is_refused;
+
 /// More of an unfinished sequence (a picture, say) is passed on as it comes.
 const HELD_MAX: usize = 64 << 10;
 /// Parameters of one sequence; further ones have no meaning anywhere.
@@ -101,13 +103,21 @@ impl Scanner {
             }
         }
         if self.held.len() > HELD_MAX {
-            if !self.cut {
-                see(Token::String(0, b""), &self.held);
-            }
-            self.leaked = true;
+            self.leak(&mut see);
             self.held.clear();
             self.meant.truncate(HELD_MAX);
         }
+    }
+
+    /// Passes on the beginning of what is too long to be held back; nothing of what the terminal is spared.
+    fn leak(&mut self, see: &mut impl FnMut(Token<'_>, &[u8])) {
+        if let State::String(kind) | State::StringEscape(kind) = self.state {
+            self.cut |= string_is_refused(kind, &self.meant);
+        }
+        if !self.cut {
+            see(Token::String(0, b""), &self.held);
+        }
+        self.leaked = true;
     }
 
     /// The end of the output: what is still held back.
@@ -251,8 +261,9 @@ impl Scanner {
 
     fn string(&mut self, kind: u8, see: &mut impl FnMut(Token<'_>, &[u8])) {
         let meant = std::mem::take(&mut self.meant);
-        // U+009C ends a string on some terminals.
-        let odd = meant.windows(2).any(|pair| pair == [0xc2, 0x9c]);
+        // Eight-bit controls in it end it on some terminals (U+009C), and what is no UTF-8 is anything.
+        let odd = std::str::from_utf8(&meant)
+            .map_or(true, |text| text.contains(|c| matches!(c, '\u{80}'..='\u{9f}')));
         self.whole(if odd { Token::Odd } else { Token::String(kind, &meant) }, see);
     }
 
