@@ -1,7 +1,13 @@
 //! A security key is enrolled by root, by touching it, and by touching an enrolled one once there is one; nothing else
 //! enrols, and what a key does wrong enrols nothing.
 
-use ana_tests::{Ground, keys, keys::NAME, machine::machine, terminal::Terminal, wait};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+    process::Stdio,
+};
+
+use ana_tests::{Ground, Session, keys, keys::NAME, machine::machine, processes, terminal::Terminal, wait};
 use ana_virtual_key::{Algorithm, Command, Fault, Person, VirtualKey};
 
 #[test]
@@ -146,6 +152,38 @@ fn an_enrolment_holds_up_no_approval() {
     session.finish().assert_code(0).assert_stdout("marker: ran meanwhile");
     terminal.press("C-c");
     ground.verify();
+}
+
+/// Under sudo only the list is root's business: what talks to the key is the person's, who may open it or not.
+#[test]
+fn under_sudo_the_person_talks_to_the_key() {
+    let Some(_port) = keys::port("under_sudo_the_person_talks_to_the_key") else { return };
+    let key = keys::plug();
+    let ground = Ground::for_keys("keys-sudo", "");
+    let user = machine().uid.to_string();
+    let enrolling = || {
+        let mut command = ground.ana(&["passkey", "enroll", "--name", "bob", "--approver", "root"]);
+        Session::of(command.env("SUDO_UID", &user).stdin(Stdio::null()))
+    };
+    let refused = enrolling();
+    refused.until_stderr("may not be opened by this user");
+    drop(refused);
+    assert!(key.seen().is_empty(), "{:#?}", key.seen());
+    // What the udev rule does.
+    chown(key.hidraw(), None, Some(machine().gid.as_raw())).expect("root may");
+    fs::set_permissions(key.hidraw(), fs::Permissions::from_mode(0o660)).expect("root may");
+    let enrolling = enrolling();
+    key.until_blinking();
+    let helper =
+        wait::until("ana-key runs", || processes::below_named(enrolling.pid(), "ana-key").first().copied());
+    assert_eq!(processes::uid(helper), Some(machine().uid.as_raw()));
+    for _ in 0..2 {
+        key.until_blinking();
+        key.touch();
+        key.until_dark();
+    }
+    enrolling.finish().assert_code(0);
+    assert_eq!(ground.passkeys().len(), 1);
 }
 
 /// Ctrl-C makes the key dark and gives the terminal back.

@@ -1,6 +1,7 @@
 //! The process that talks to the keys, as its parent sees it.
 
 use std::{
+    ffi::CString,
     io,
     net::Shutdown,
     os::{
@@ -12,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::unistd::{Uid, User, geteuid, getgrouplist};
 use thiserror::Error;
 
 use super::wire::{self, Inbox, News, Order};
@@ -72,6 +74,7 @@ impl Helper {
         }
         let (ours, theirs) = UnixStream::pair()?;
         let process = Command::new(&path)
+            .args(person())
             .env_clear()
             .current_dir("/")
             .stdin(OwnedFd::from(theirs))
@@ -160,6 +163,17 @@ impl Helper {
         self.process.kill().ok();
         self.process.wait().ok();
     }
+}
+
+/// Under sudo, the ids of the person who called it: the helper needs no more than he has. User, group, further groups; empty
+/// where there is nobody else to be.
+fn person() -> Vec<String> {
+    let called = std::env::var("SUDO_UID").ok().and_then(|text| text.parse().ok()).map(Uid::from_raw);
+    let Some(uid) = called.filter(|uid| geteuid().is_root() && !uid.is_root()) else { return Vec::new() };
+    let Ok(Some(user)) = User::from_uid(uid) else { return Vec::new() };
+    let groups = CString::new(user.name).ok().and_then(|name| getgrouplist(&name, user.gid).ok());
+    let groups = groups.unwrap_or_default().into_iter().map(|group| group.to_string());
+    [user.uid.to_string(), user.gid.to_string()].into_iter().chain(groups).collect()
 }
 
 impl AsFd for Helper {

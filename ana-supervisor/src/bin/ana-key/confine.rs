@@ -10,10 +10,13 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
     RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
 };
-use nix::sys::{
-    prctl,
-    resource::{Resource, setrlimit},
-    signal::Signal,
+use nix::{
+    sys::{
+        prctl,
+        resource::{Resource, setrlimit},
+        signal::Signal,
+    },
+    unistd::{Gid, Uid, setgroups, setresgid, setresuid},
 };
 
 /// Bytes of address space: what a key sends must not take more memory. The stacks and heaps of a dozen threads count, which
@@ -21,15 +24,19 @@ use nix::sys::{
 const MEMORY_MAX: u64 = 4 << 30;
 
 /// Gives up everything but the keys' device files and what is needed to find them; there is no way back. The process must
-/// have one thread.
+/// have one thread. `ids`: the user, the group and the further groups to have from here on; empty: those it has.
 ///
 /// # Errors
 /// A step failed: the process must end.
-pub(crate) fn confine() -> io::Result<()> {
-    prctl::set_dumpable(false)?;
+pub(crate) fn confine(ids: &[u32]) -> io::Result<()> {
     sys::process::close_inherited(3)?;
     // No terminal: a Ctrl-C that is meant for our parent would end us before the keys are dark.
     nix::unistd::setsid()?;
+    if let [user, group, groups @ ..] = ids {
+        become_person(*user, *group, groups)?;
+    }
+    // A change of user undoes this and the signal.
+    prctl::set_dumpable(false)?;
     // The end of the pipe tells us to make the keys dark and to end; a process that was stopped has to go on for that.
     prctl::set_pdeathsig(Some(Signal::SIGCONT))?;
     prctl::set_name(c"ana-key")?;
@@ -40,11 +47,19 @@ pub(crate) fn confine() -> io::Result<()> {
     for set in
         [caps::CapSet::Ambient, caps::CapSet::Inheritable, caps::CapSet::Effective, caps::CapSet::Permitted]
     {
-        // Root's own files are root's without any capability.
         caps::clear(None, set).map_err(io::Error::other)?;
     }
     landlock().map_err(io::Error::other)?;
     filter().install()
+}
+
+/// Root's own files, disks among them, are root's without any capability; the keys are the person's.
+fn become_person(user: u32, group: u32, groups: &[u32]) -> io::Result<()> {
+    let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    setgroups(&groups)?;
+    setresgid(group, group, group)?;
+    Ok(setresuid(user, user, user)?)
 }
 
 /// What nothing here needs, and Landlock does not cover on every kernel: sockets (those of other daemons have paths),
