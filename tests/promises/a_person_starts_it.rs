@@ -52,17 +52,22 @@ fn the_agent_cannot_touch_ana_run() {
     }
     let ground = Ground::new("person-kill");
     let _leave = Sudoers::new();
-    let mut session = ground.launch_by_person(&["sh", "-c", "read pids; exec $pids"]).start_listening();
+    let mut session = ground.launch_by_person(&["sh", "-c", "while read -r line; do $line; done"]).start_listening();
     wait::until("the session is up", || (!ground.records_of("session-start").is_empty()).then_some(()));
     assert_eq!(processes::uid(session.pid()), Some(machine().uid.as_raw()), "ana-run is the person's");
     let mut arguments = vec!["supervisor".to_owned(), session.supervisor().to_string()];
     for warden in session.wardens() {
         arguments.extend(["warden".to_owned(), warden.to_string()]);
     }
-    arguments.extend(["run".to_owned(), session.pid().to_string()]);
-    let attack = ground.attack("kill", &arguments);
-    let line: Vec<String> = attack.iter().map(|part| part.to_string_lossy().into_owned()).collect();
-    session.say(&line.join(" "));
+    let line = |arguments: &[String]| {
+        let attack = ground.attack("kill", arguments);
+        attack.iter().map(|part| part.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+    };
+    session.say(&line(&arguments));
+    session.until_stdout("attempt warden-kill");
+    // Where that works, nobody is left to pass on what it says.
+    session.say(&line(&["run".to_owned(), session.pid().to_string()]));
+    session.hush();
     let finished = session.finish();
     let sealed = ground.sealed();
     let untouched: &[&str] =
