@@ -52,7 +52,8 @@ fn the_agent_cannot_touch_ana_run() {
     }
     let ground = Ground::new("person-kill");
     let _leave = Sudoers::new();
-    let mut session = ground.launch_by_person(&["sh", "-c", "while read -r line; do $line; done"]).start_listening();
+    let mut session =
+        ground.launch_by_person(&["sh", "-c", "while read -r line; do $line; done"]).start_listening();
     wait::until("the session is up", || (!ground.records_of("session-start").is_empty()).then_some(()));
     assert_eq!(processes::uid(session.pid()), Some(machine().uid.as_raw()), "ana-run is the person's");
     let mut arguments = vec!["supervisor".to_owned(), session.supervisor().to_string()];

@@ -1,5 +1,7 @@
 //! Between the person's streams and the agent's, until the agent ends.
 
+mod job;
+
 use std::{
     fs::File,
     io::{self, Read, Write},
@@ -11,10 +13,7 @@ use std::{
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags},
-    sys::{
-        signal::{Signal, raise},
-        signalfd::SignalFd,
-    },
+    sys::{signal::Signal, signalfd::SignalFd},
 };
 
 use super::{
@@ -29,11 +28,7 @@ use crate::{
         client::{Client, ClientError},
         wire::{Reply, Request},
     },
-    cli::{
-        ceremony::Rest,
-        keys, question,
-        terminal::{obey, signals},
-    },
+    cli::{ceremony::Rest, keys, question, terminal::signals},
     launch::child::OURS,
     sys::{self, readiness::readable},
 };
@@ -167,17 +162,6 @@ impl Relay {
             self.rest.expect();
         }
         Ok(end)
-    }
-
-    /// The agent's terminal is as large again as the person's.
-    fn end_nudge(&mut self) -> anyhow::Result<()> {
-        if self.nudge.is_some_and(|end| end <= Instant::now()) {
-            self.nudge = None;
-            if let (Some(master), Some(size)) = (&self.master, super::terminal_size()) {
-                sys::terminal::resize(master.as_fd(), size)?;
-            }
-        }
-        Ok(())
     }
 
     fn take_other(&mut self, ready: &Ready) -> anyhow::Result<Option<End>> {
@@ -408,84 +392,6 @@ impl Relay {
                     None => write_to_person(output)?,
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// The agent was stopped: the shell that started us gets its terminal, until it lets us go on.
-    fn stop(&mut self) -> anyhow::Result<()> {
-        if self.questions.secret() {
-            self.rest.expect();
-        }
-        if self.questions.open() {
-            self.questions.hide()?;
-            if let Some(terminal) = &mut self.terminal {
-                terminal.close_question()?;
-            }
-            // What it has said on its way out.
-            let end = Instant::now() + DRAIN;
-            let more = |master: &File| readable(master.as_fd(), Duration::ZERO).unwrap_or(false);
-            while self.master.as_ref().is_some_and(more) && Instant::now() < end {
-                self.show_output()?;
-            }
-        }
-        self.rest.wait();
-        if let Some(terminal) = &self.terminal {
-            terminal.restore()?;
-        }
-        self.stopped = true;
-        raise(Signal::SIGSTOP)?;
-        if let Some(terminal) = &self.terminal {
-            terminal.raw()?;
-        }
-        self.resize()?;
-        self.client.send(&Request::Continue)?;
-        self.ask()
-    }
-
-    fn take_signals(&mut self) -> anyhow::Result<()> {
-        while let Some(info) = self.signals.read_signal()? {
-            let number = i32::try_from(info.ssi_signo)?;
-            let signal = Signal::try_from(number)?;
-            if signal == Signal::SIGWINCH {
-                self.resize()?;
-            } else if signal == Signal::SIGINT && self.questions.open() {
-                self.questions.interrupt(&self.client)?;
-            } else if signal == Signal::SIGCONT {
-                // After a stop of our own making `stop` has gone on.
-                if !std::mem::take(&mut self.stopped) {
-                    self.come_back()?;
-                }
-            } else if matches!(signal, Signal::SIGHUP | Signal::SIGQUIT) {
-                // They end us, and the session with us; the terminal is somebody's.
-                self.terminal = None;
-                obey(signal)?;
-            } else {
-                self.client.send(&Request::Signal(number))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// We were stopped from outside, the agent was not: somebody else has had the terminal meanwhile.
-    fn come_back(&mut self) -> anyhow::Result<()> {
-        let Some(terminal) = &mut self.terminal else { return Ok(()) };
-        terminal.raw()?;
-        if self.questions.open() {
-            self.questions.hide()?;
-            terminal.close_question()?;
-        }
-        self.resize()?;
-        self.ask()
-    }
-
-    fn resize(&mut self) -> anyhow::Result<()> {
-        if let (Some(master), Some(size)) = (&self.master, super::terminal_size()) {
-            sys::terminal::resize(master.as_fd(), size)?;
-            if let Some(terminal) = &mut self.terminal {
-                terminal.resize(size);
-            }
-            self.questions.resize(size)?;
         }
         Ok(())
     }
