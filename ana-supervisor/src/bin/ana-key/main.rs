@@ -28,7 +28,8 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let Ok(pipe) = sys::process::inherited(0).map(UnixStream::from) else { return ExitCode::FAILURE };
     // Before there is a second thread, which would keep its rights.
-    let ids: Vec<u32> = std::env::args().skip(1).filter_map(|id| id.parse().ok()).collect();
+    let ids: Result<Vec<u32>, _> = std::env::args().skip(1).map(|id| id.parse()).collect();
+    let Ok(ids) = ids else { return ExitCode::FAILURE };
     if let Err(error) = confine::confine(&ids) {
         let why = format!("cannot give up its rights: {error}");
         // Our end tells as much.

@@ -83,9 +83,7 @@ fn on(talk: &Talk, wish: &Make, exclude: &[Vec<u8>], key: &Arc<Key>) -> Result<O
             Err(Trouble::Status(status::PIN_INVALID)) if pin.is_some() => (pin, wrong) = (None, true),
             Err(Trouble::Status(status::PIN_REQUIRED)) if !verify => verify = true,
             Err(Trouble::Status(status::UV_BLOCKED)) if way.falls_back(key) => way = Way::Pin,
-            Err(Trouble::Status(status::UV_INVALID)) => {
-                patience.spend(key, &Trouble::Status(status::UV_INVALID))?
-            }
+            Err(trouble @ Trouble::Status(status::UV_INVALID)) => patience.spend(key, &trouble)?,
             Err(Trouble::Status(status::PIN_AUTH_BLOCKED | status::UV_BLOCKED)) => {
                 pin::wait_until_unplugged(talk, key)?;
                 return Ok(None);

@@ -112,9 +112,7 @@ impl Request<'_> {
             match answer {
                 Err(Trouble::Status(status::PIN_INVALID)) if way == Way::Pin => (pin, wrong) = (None, true),
                 Err(Trouble::Status(status::UV_BLOCKED)) if way.falls_back(key) => way = Way::Pin,
-                Err(Trouble::Status(status::UV_INVALID)) => {
-                    patience.spend(key, &Trouble::Status(status::UV_INVALID))?
-                }
+                Err(trouble @ Trouble::Status(status::UV_INVALID)) => patience.spend(key, &trouble)?,
                 Err(Trouble::Status(status::PIN_AUTH_BLOCKED | status::UV_BLOCKED)) => {
                     pin::wait_until_unplugged(self.talk, key)?;
                     return Ok(Attempt::LookAgain);

@@ -77,11 +77,11 @@ impl Questions {
         self.waiting.front().is_some_and(tall)
     }
 
-    /// Puts the first question on the screen.
-    pub(super) fn show(&mut self, way: Way, size: Option<Size>) -> io::Result<()> {
+    /// Puts the first question on the screen. `tall`: what [`Questions::is_tall`] says of it.
+    pub(super) fn show(&mut self, way: Way, size: Option<Size>, tall: bool) -> io::Result<()> {
         let (rows, columns) = size.map_or((24, 80), |size| (size.rows, size.columns));
         let place = (self.before + 1, self.before + self.waiting.len());
-        let (tall, gone) = (self.is_tall(size), std::mem::take(&mut self.gone));
+        let gone = std::mem::take(&mut self.gone);
         let Some(question) = self.waiting.front_mut() else { return Ok(()) };
         self.keys = Keys::default();
         match gone {

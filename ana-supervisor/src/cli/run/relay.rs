@@ -297,8 +297,9 @@ impl Relay {
             && !self.questions.is_empty()
         {
             let size = super::terminal_size();
-            let way = terminal.open_question(self.questions.is_tall(size))?;
-            self.questions.show(way, size)?;
+            let tall = self.questions.is_tall(size);
+            let way = terminal.open_question(tall)?;
+            self.questions.show(way, size, tall)?;
         }
         Ok(())
     }
